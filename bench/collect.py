@@ -1,0 +1,113 @@
+"""`python -m bench.collect RESULTS`: records to tables on standard output. Parses, calls, prints, sets the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import domainbed, files
+from bench.errors import BenchError
+from bench.formats import RENDERERS
+from bench.latex import latex
+from bench.provenance import trace
+from bench.records import load
+from bench.report import Options, build_reports, shown_records
+from bench.selection import DOMAINBED_RULES, RULES
+from bench.stats import ERROR_BARS
+
+FORMATS = ("latex", *RENDERERS, "domainbed")
+_EXAMPLES = """examples:
+  python -m bench.collect results/
+  python -m bench.collect results/icons --format text --selection last --against ERM
+  python -m bench.collect results/ --format csv --output numbers.csv
+  python -m bench.collect DOMAINBED_SWEEP --format domainbed
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit code: 0, or 2 where the input is no good."""
+    options = _parser().parse_args(arguments)
+    try:
+        output, warnings = _collect(options)
+        _write(output, options.output)
+    except BenchError as error:
+        print(f"collect: {error}", file=sys.stderr)
+        return error.exit_code
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _collect(options: argparse.Namespace) -> tuple[str, Sequence[str]]:
+    """Give the text to print, and the warnings."""
+    is_domainbed = options.format == "domainbed"
+    results = load(options.results, include_unfinished=options.include_unfinished or is_domainbed)
+    every_rule = is_domainbed or options.format in ("csv", "json")
+    rules = options.selection or (DOMAINBED_RULES if every_rule else DOMAINBED_RULES[:1])
+    wished = Options(
+        datasets=tuple(options.datasets),
+        algorithms=tuple(options.algorithms),
+        all_predictors=options.all_predictors,
+        against=options.against,
+        errorbars=options.errorbars,
+        alpha=options.alpha,
+    )
+    if is_domainbed:
+        records = shown_records(results, wished)
+        return domainbed.collect(records, results.n_lines, rules), trace(records).warnings
+    reports = build_reports(results, rules, wished)
+    return (latex if options.format == "latex" else RENDERERS[options.format])(reports), reports[0].warnings
+
+
+def _write(output: str, path: Path | None) -> None:
+    if path is not None:
+        try:
+            files.replace_text(path, output)
+        except OSError as error:
+            raise BenchError(f"cannot write {path}: {error.strerror}; give --output a file in a folder that exists") from None
+        return
+    try:
+        sys.stdout.write(output)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `collect … | head` closes early; keep the interpreter from complaining at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.collect",
+        description="Print the tables of a results folder: CLIPBed's runs, DomainBed's sweeps, or both.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("results", type=Path, help="results folder, sweep folder or run folder")
+    add("--format", choices=FORMATS, default="latex", help="default: latex; domainbed = the text DomainBed's collector prints")
+    add("--selection", choices=RULES, nargs="+", help="rule(s); default: training-domain, for csv, json and domainbed all but last")
+    add("--datasets", nargs="+", default=[], metavar="NAME", help="only these, in this order")
+    add("--algorithms", nargs="+", default=[], metavar="NAME", help="only these algorithms or predictors, in this order")
+    add("--all-predictors", action="store_true", help="show every predictor of a training, not only the main one")
+    add("--against", metavar="NAME", help="row to compare with; default: ZeroShot, else ERM, else the first")
+    errors = "; ".join(f"{name} = {meaning}" for name, meaning in ERROR_BARS.items()).replace("%", "%%")
+    add("--errorbars", choices=list(ERROR_BARS), help=f"{errors}; default: stderr, for DomainBed's own sweeps domainbed")
+    add("--alpha", type=_level, default=0.05, help="level of comparisons; default: 0.05")
+    add("--include-unfinished", action="store_true", help="use runs that are not finished too (domainbed always does)")
+    add("--output", type=Path, metavar="FILE", help="write there instead of to standard output")
+    return parser
+
+
+def _level(words: str) -> float:
+    level = float(words)
+    if not 0 < level < 1:
+        raise argparse.ArgumentTypeError(f"{words} is not between 0 and 1")
+    return level
+
+
+if __name__ == "__main__":
+    sys.exit(main())

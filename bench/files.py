@@ -1,0 +1,87 @@
+"""Writing that survives a kill, and reading that survives what a kill left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+
+def replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Put a new file at `path` in one step: readers see the old content or the new, never a part.
+
+    The bytes go to a temporary file in the same folder, are flushed to disk, then renamed over `path`.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Put `text` at `path` in one step."""
+    replace(path, lambda file: file.write(text.encode()))
+
+
+def replace_json(path: Path, value: object) -> None:
+    """Put `value` as readable JSON at `path` in one step."""
+    replace_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def replace_lines(path: Path, values: list[dict[str, Any]]) -> None:
+    """Put one JSON object a line at `path` in one step."""
+    replace_text(path, "".join(json.dumps(value, sort_keys=True) + "\n" for value in values))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; None where there is none or where it is torn."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Read JSON lines; give the objects and the number of lines skipped because they were torn or foreign."""
+    try:
+        text = path.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return [], 0
+    values: list[dict[str, Any]] = []
+    skipped = 0
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        if isinstance(value, dict):
+            values.append(value)
+        else:
+            skipped += 1
+    return values, skipped
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that a killed writer left in `folder`."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,306 @@
+"""Backbones: open_clip's models and the embedded `tiny`, their text towers, and zero-shot text heads.
+
+Torch and open_clip are imported when a model is loaded, not before, so that `sweep list backbones` answers at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench._paths import PACKAGE
+from bench.errors import Conflict, DataMissing, SpecError, UnknownName
+from bench.lazy import functional, torch
+from bench.registry import backbones
+from bench.spec import Places
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+RANDOM = "random"
+"""Tag of randomly initialised weights, always the same ones: for tests and measurements."""
+
+SELECTED_TEMPLATES = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+"""CoOp's `IMAGENET_TEMPLATES_SELECT`, from OpenAI's prompt-engineering notebook."""
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What `sweep list backbones` shows of a backbone, and its default weights."""
+
+    name: str
+    default_pretrained: str
+    summary: str
+    licence: str
+    image_size: int
+
+
+TINY = BackboneInfo(
+    "tiny",
+    "embedded",
+    "EfficientNet-lite0 at 96 px and a 4-layer text tower, 11 M parameters; weights ship with CLIPBed (docs/tiny.md)",
+    "Apache-2.0 (weights; attributions in docs/tiny.md)",
+    96,
+)
+backbones.add(TINY.name, TINY)
+backbones.add(
+    "ViT-B-16",
+    BackboneInfo("ViT-B-16", "openai", "CLIP ViT-B/16, the reference of the papers; 150 M parameters", "MIT", 224),
+)
+backbones.add("ViT-B-32", BackboneInfo("ViT-B-32", "openai", "CLIP ViT-B/32; 151 M parameters", "MIT", 224))
+backbones.add("ViT-L-14", BackboneInfo("ViT-L-14", "openai", "CLIP ViT-L/14; 428 M parameters", "MIT", 224))
+backbones.add("RN50", BackboneInfo("RN50", "openai", "CLIP ResNet-50, UEO's default; 102 M parameters", "MIT", 224))
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How a backbone wants its images.
+
+    Attributes:
+        size: side of the square input in pixels.
+        mean, std: normalisation of RGB in 0..1.
+        interpolation: "bicubic" or "bilinear", of the evaluation transform.
+        resize: "shortest" (side to `size`, then centre crop) or "squash" (aspect ratio not kept).
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    resize: str = "shortest"
+
+
+class Backbone:
+    """A pre-trained dual encoder.
+
+    Attributes:
+        name, pretrained: as in the spec.
+        visual: the pre-trained image tower, frozen, in eval mode: (B, 3, H, W) → (B, d).
+        text: the pre-trained text tower, frozen.
+        image: how it wants its images.
+        scale: exp(logit_scale): 100 for OpenAI's CLIP.
+        digest: sixteen digits of the SHA-256 of all weights.
+        device: where it lies.
+    """
+
+    def __init__(self, name: str, pretrained: str, model: nn.Module, image: ImageSpec, tokenizer: Any) -> None:
+        """Take an open_clip model apart.
+
+        Raises:
+            SpecError: its text tower is not of a kind that is supported.
+        """
+        from bench.text_tower import text_tower
+
+        self.name = name
+        self.pretrained = pretrained
+        self.image = image
+        self.digest = _digest(model)
+        self.scale = float(model.logit_scale.detach().exp())  # type: ignore[operator]
+        self.device = torch.device("cpu")
+        self._tokenizer = tokenizer
+        self.visual: nn.Module = model.visual.eval().requires_grad_(False)  # type: ignore[union-attr,operator]
+        self.text = text_tower(model).eval().requires_grad_(False)
+        if any(isinstance(module, torch.nn.Conv2d) and module.kernel_size[0] > 1 for module in self._inner_convolutions()):
+            self.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def to(self, device: torch.device) -> Backbone:
+        """Move both towers."""
+        self.device = device
+        self.visual.to(device)
+        self.text.to(device)
+        return self
+
+    def trainable_visual(self) -> nn.Module:
+        """Give a copy of the image tower to train; it stays in eval mode, so batch-norm statistics are frozen."""
+        return copy.deepcopy(self.visual).requires_grad_(True)
+
+    def trainable_text(self) -> nn.Module:
+        """Give a copy of the text tower to train."""
+        return copy.deepcopy(self.text).requires_grad_(True)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Give token ids (n, L) of `texts`, on the backbone's device; too long ones are cut."""
+        tokens: Tensor = self._tokenizer(list(texts))
+        return tokens.to(self.device)
+
+    def encode_text(self, texts: Sequence[str], batch: int = 256) -> Tensor:
+        """Give the frozen text features (n, d), not normalised."""
+        with torch.no_grad():
+            parts = [self.text(self.tokenize(texts[i : i + batch])) for i in range(0, len(texts), batch)]
+        return torch.cat(parts).float()
+
+    def _inner_convolutions(self) -> list[nn.Module]:
+        """A ViT's patch convolution gains nothing from channels-last; a CNN's many do."""
+        convolutions = [module for module in self.visual.modules() if isinstance(module, torch.nn.Conv2d)]
+        return list(convolutions) if len(convolutions) > 1 else []
+
+
+class TextHead:
+    """Zero-shot classifier: logits = scale * cos(image feature, text feature of the class).
+
+    The text feature of a class is the normalised mean of its normalised prompts (CLIP, section 3.1.4); with one template
+    that is the normalised prompt itself.
+    """
+
+    def __init__(self, backbone: Backbone, templates: Sequence[str], encode: Callable[..., Tensor] | None = None) -> None:
+        """Take the frozen text tower, or another encoder of texts → (n, d)."""
+        self.backbone = backbone
+        self.templates = tuple(templates)
+        self._encode = encode or backbone.encode_text
+        self._known: dict[tuple[str, ...], Tensor] = {}
+
+    def weights(self, class_names: tuple[str, ...]) -> Tensor:
+        """Give the unit rows (K, d) for `class_names`; kept, since they never change."""
+        if class_names not in self._known:
+            texts = [template.format(name) for name in class_names for template in self.templates]
+            rows = functional.normalize(self._encode(texts), dim=-1)
+            if len(self.templates) > 1:
+                rows = functional.normalize(rows.view(len(class_names), len(self.templates), -1).mean(dim=1), dim=-1)
+            self._known[class_names] = rows
+        return self._known[class_names]
+
+    def __call__(self, features: Tensor, class_names: tuple[str, ...]) -> Tensor:
+        """Give logits (B, K) for image features (B, d)."""
+        return self.backbone.scale * functional.normalize(features, dim=-1) @ self.weights(class_names).T
+
+
+def prompt_templates(prompt: str, templates: Sequence[str]) -> tuple[str, ...]:
+    """Give the templates that the hparam `prompt` asks for, with the data set's own `templates`."""
+    if prompt == "ensemble7":
+        return (*SELECTED_TEMPLATES, *templates)
+    if prompt == "ensemble80":
+        from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+        return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+    return tuple(templates)
+
+
+def known_backbones() -> tuple[str, ...]:
+    """Name every backbone: the registered ones and all that open_clip has a configuration for (without importing it)."""
+    return tuple(dict.fromkeys([*backbones, *_open_clip_names()]))
+
+
+def check_backbone(name: str, pretrained: str | None, places: Places) -> tuple[str, str]:
+    """Resolve and check what the user asked for; give (name, tag as the spec stores it).
+
+    Raises:
+        UnknownName: there is no such backbone or no such weights.
+        DataMissing: the weights file is not there.
+    """
+    if name not in known_backbones():
+        raise UnknownName(backbones.unknown(name, _open_clip_names()))
+    if places.weights is not None:
+        return name, file_tag(Path(places.weights))
+    if pretrained is None:
+        if name not in backbones:
+            raise SpecError(f"--backbone {name} needs --pretrained TAG or FILE; {RANDOM!r} gives random weights")
+        return name, backbones[name].default_pretrained
+    allowed = ["embedded"] if name == TINY.name else [RANDOM, *_open_clip_tags(name)]
+    if pretrained not in allowed:
+        raise UnknownName(f"{name} has no weights {pretrained!r}; known: {', '.join(allowed)}, or the path of a file")
+    return name, pretrained
+
+
+def file_tag(path: Path) -> str:
+    """Name the weights in a file by their content, so that the file may be moved."""
+    if not path.is_file():
+        raise DataMissing(f"there is no weights file {path}; --pretrained takes a tag of open_clip's or a file")
+    with path.open("rb") as file:
+        return "file:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def load_backbone(name: str, pretrained: str, places: Places) -> Backbone:
+    """Load a backbone on the CPU, in fp32 and eval mode.
+
+    OpenAI's weights and others trained with QuickGELU get it, whether or not the name says so; without it accuracy is one
+    or two points lower.
+
+    Raises:
+        DataMissing: the weights cannot be had (no file, no network).
+        Conflict: a weights file has changed since the sweep was launched.
+    """
+    import open_clip
+
+    logging.getLogger("root").setLevel(max(logging.getLogger().level, logging.ERROR))  # open_clip warns on load
+    if name == TINY.name:
+        return _load_tiny(open_clip)
+    source, options = _weights(name, pretrained, places)
+    try:
+        if source is None:
+            torch.manual_seed(0)
+        model = open_clip.create_model(name, pretrained=source, **options)
+    except (OSError, RuntimeError) as error:
+        raise DataMissing(
+            f"the weights {pretrained!r} of {name} could not be loaded ({type(error).__name__}: {error}); "
+            "without network give a file: --pretrained PATH"
+        ) from error
+    config = model.visual.preprocess_cfg
+    image = ImageSpec(
+        _side(config["size"]), tuple(config["mean"]), tuple(config["std"]), config["interpolation"], config["resize_mode"]
+    )
+    return Backbone(name, pretrained, model, image, open_clip.get_tokenizer(name))
+
+
+def _load_tiny(open_clip: Any) -> Backbone:
+    folder = PACKAGE / "weights"
+    if TINY.name not in open_clip.list_models():
+        open_clip.factory.add_model_config(folder / "tiny.json")
+    mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+    model = open_clip.create_model(TINY.name, pretrained=str(folder / "tiny.safetensors"))
+    image = ImageSpec(TINY.image_size, mean, std)
+    return Backbone(TINY.name, TINY.default_pretrained, model, image, open_clip.get_tokenizer(TINY.name))
+
+
+def _weights(name: str, pretrained: str, places: Places) -> tuple[str | None, dict[str, Any]]:
+    """Give what open_clip calls `pretrained`, and the options that go with it."""
+    if pretrained == RANDOM:
+        return None, {}
+    if pretrained.startswith("file:"):
+        path = Path(places.weights or "")
+        if file_tag(path) != pretrained:
+            raise Conflict(f"the weights file {path} is not the one of this trial ({pretrained}): put that one back")
+        return str(path), {}
+    from open_clip.pretrained import get_pretrained_cfg
+
+    return pretrained, {"force_quick_gelu": bool(get_pretrained_cfg(name, pretrained).get("quick_gelu"))}
+
+
+def _open_clip_names() -> tuple[str, ...]:
+    spec = importlib.util.find_spec("open_clip")
+    folders = spec.submodule_search_locations if spec else None
+    return tuple(sorted(path.stem for path in Path(folders[0], "model_configs").glob("*.json"))) if folders else ()
+
+
+def _open_clip_tags(name: str) -> list[str]:
+    from open_clip.pretrained import list_pretrained_tags_by_model
+
+    return list(list_pretrained_tags_by_model(name))
+
+
+def _side(size: int | Sequence[int]) -> int:
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise SpecError(f"this backbone takes images of {size}; only square input is supported")
+    return sides.pop()
+
+
+def _digest(model: nn.Module) -> str:
+    hashed = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        hashed.update(name.encode())
+        hashed.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return hashed.hexdigest()[:16]

@@ -1,0 +1,154 @@
+"""`TrialSpec`: all that decides a trial's result, and the hash that names it.
+
+Paths, hosts, devices, worker counts and launchers are no part of it: moving the data or the sweep changes no trial.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import SpecError
+from bench.seeds import seed_hash
+
+UNLABELED = ("out", "in", "uda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """One trial: one training of one method on one data set with given domains held out.
+
+    Attributes:
+        protocol: registered protocol, e.g. "leave_one_domain_out".
+        protocol_version: raised when a protocol's numbers change.
+        dataset: registered data set; "folder:NAME" for a user's own folder (its place is no part of the spec).
+        algorithm: registered algorithm.
+        test_domains: 0-based indices of the held-out domains.
+        backbone: backbone name.
+        pretrained: tag of the weights, or "file:<digest>" for weights from a file.
+        trial_seed: seeds the splits, the batches and the augmentation (DomainBed's `trial_seed`).
+        hparams_seed: 0 = defaults, else seeds the random search.
+        hparams: the resolved values.
+        steps: number of updates.
+        evaluate_every: an evaluation every so many updates, besides the first and the last.
+        holdout_fraction: share of each domain in its "out" split.
+        unlabeled: where unlabelled images of the held-out domain come from, for methods that use them: its "out" split
+            (so that none of them is reported on), its "in" split (transductive, as UEO's code) or a "uda" split cut from
+            "in" as DomainBed does.
+        uda_holdout_fraction: share of "in" that becomes the "uda" split.
+        evaluate: "selection" takes only the splits that a selection rule reads, "all" takes every split.
+        skip_bad_images: leave undecodable images out instead of stopping.
+    """
+
+    protocol: str
+    protocol_version: int
+    dataset: str
+    algorithm: str
+    test_domains: tuple[int, ...]
+    backbone: str
+    pretrained: str
+    trial_seed: int
+    hparams_seed: int
+    hparams: Mapping[str, Any]
+    steps: int
+    evaluate_every: int
+    holdout_fraction: float = 0.2
+    unlabeled: str = "out"
+    uda_holdout_fraction: float = 0.0
+    evaluate: str = "selection"
+    skip_bad_images: bool = False
+
+    def __post_init__(self) -> None:
+        """Check all fields at once.
+
+        Raises:
+            SpecError: names every field that is wrong, its value and what is allowed.
+        """
+        object.__setattr__(self, "test_domains", tuple(int(domain) for domain in self.test_domains))
+        object.__setattr__(self, "hparams", dict(self.hparams))
+        checks = {
+            "steps": (self.steps >= 0, "a whole number from 0"),
+            "evaluate_every": (self.evaluate_every >= 1, "a whole number from 1"),
+            "trial_seed": (self.trial_seed >= 0, "a whole number from 0"),
+            "hparams_seed": (self.hparams_seed >= 0, "a whole number from 0"),
+            "holdout_fraction": (0 < self.holdout_fraction < 1, "between 0 and 1, both excluded"),
+            "uda_holdout_fraction": (0 <= self.uda_holdout_fraction < 1, "from 0 to below 1"),
+            "unlabeled": (self.unlabeled in UNLABELED, f"one of {', '.join(UNLABELED)}"),
+            "evaluate": (self.evaluate in ("selection", "all"), "selection or all"),
+            "test_domains": (len(set(self.test_domains)) == len(self.test_domains), "domains, each once"),
+        }
+        wrong = [f"{name}={getattr(self, name)!r} (allowed: {allowed})" for name, (ok, allowed) in checks.items() if not ok]
+        if (self.unlabeled == "uda") != (self.uda_holdout_fraction > 0):
+            wrong.append("unlabeled='uda' and uda_holdout_fraction above 0 go together")
+        if wrong:
+            raise SpecError("this trial is not valid: " + "; ".join(wrong))
+
+    @property
+    def trial_id(self) -> str:
+        """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def run_seed(self) -> int:
+        """DomainBed's seed of a run: seed_hash(dataset, algorithm, test_envs, hparams_seed, trial_seed)."""
+        return seed_hash(self.dataset, self.algorithm, list(self.test_domains), self.hparams_seed, self.trial_seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the spec as plain JSON values."""
+        return {**dataclasses.asdict(self), "test_domains": list(self.test_domains)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrialSpec:
+        """Read a spec back.
+
+        Raises:
+            SpecError: fields are missing or unknown.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        required = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+        unknown, missing = sorted(set(value) - names), sorted(required - set(value))
+        if unknown or missing:
+            raise SpecError(f"this is no trial of this version: unknown fields {unknown}, missing fields {missing}")
+        return cls(**{name: value[name] for name in names if name in value})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where a trial finds things on this machine; never part of its identity.
+
+    Attributes:
+        data_dir: folder that holds the data sets' folders.
+        folder: place of a "folder:NAME" data set.
+        weights: file of pre-trained weights.
+        captions: captions file that overrides the one beside the data set.
+        pool: folder or TSV of image-text pairs for anchor retrieval.
+        cache: folder of rendered, decoded and computed things; None = the user's cache folder.
+    """
+
+    data_dir: str | None = None
+    folder: str | None = None
+    weights: str | None = None
+    captions: str | None = None
+    pool: str | None = None
+    cache: str | None = None
+
+    def cache_folder(self) -> Path:
+        """Give the folder of rendered, decoded and computed things: `cache`, else $CLIPBED_CACHE, else the user's."""
+        return Path(self.cache or os.environ.get("CLIPBED_CACHE") or Path.home() / ".cache" / "clipbed").expanduser()
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the places that are set as plain JSON values."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Places:
+        """Read places back; unknown keys are ignored, since they change no result."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value[name] for name in names if name in value})

@@ -1,0 +1,281 @@
+"""Tables as numbers: one for each data set (methods x domains), one of averages over data sets. Formats nothing.
+
+A hole stays a hole: the average of a row with a missing cell is missing too, never an average over fewer domains.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from bench import domainbed
+from bench.errors import Conflict
+from bench.selection import Choice, Group, Row, count_domains
+from bench.stats import error_bar
+
+AVERAGE = "Avg"
+AVERAGES = "Averages"
+FIRST_ROWS = ("ZeroShot", *domainbed.ALGORITHMS)
+"""Baselines lead, then DomainBed's order; what is not among them follows by name."""
+
+
+class State(Enum):
+    """What a cell holds."""
+
+    VALUE = "value"
+    NOT_RUN = "not run"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial's number in a cell.
+
+    Attributes:
+        value: accuracy in percent.
+        pairing: what must agree for a paired comparison: digests of split and class list (None where not recorded).
+    """
+
+    value: float
+    pairing: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        state: whether there is a number, and if not, why.
+        mean: mean over trials, in percent; of an average, the plain mean of the unrounded means it averages.
+        error: error bar of the mean over trials, in points; None where there are too few trials for one.
+        trials: the numbers by trial seed; of an average, those of the trials that all its cells have.
+    """
+
+    state: State
+    mean: float | None
+    error: float | None
+    trials: Mapping[int, Trial]
+
+    @property
+    def n(self) -> int:
+        """Number of trials."""
+        return len(self.trials)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row: its label as shown, what it stands for, a cell for each column (the average last)."""
+
+    label: str
+    row: Row
+    cells: tuple[Cell, ...]
+    transductive: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        protocol: registered protocol.
+        selection: selection rule.
+        dataset: data set, or `AVERAGES`.
+        columns: short names of the domains (of the data sets in a table of averages), then `AVERAGE`.
+        rows: the methods.
+    """
+
+    protocol: str
+    selection: str
+    dataset: str
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+
+    @property
+    def is_average(self) -> bool:
+        """Whether its columns are data sets."""
+        return self.dataset == AVERAGES
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the tables are made of, whichever selection rule fills them.
+
+    Attributes:
+        rows: rows in order, with their labels.
+        domains: (protocol, data set) -> short names of its domains, in the order of the tables.
+        transductive: rows whose method saw unlabelled images of the held-out domain.
+        started: groups for which something was run, finished or not.
+    """
+
+    rows: Mapping[Row, str]
+    domains: Mapping[tuple[str, str], tuple[str, ...]]
+    transductive: frozenset[Row]
+    started: frozenset[Group]
+
+
+def lay_out(
+    records: Sequence[Mapping[str, object]],
+    groups: Iterable[Group],
+    algorithms: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+) -> Layout:
+    """Find the rows, data sets and columns.
+
+    Args:
+        records: flat records (with `domains`, or of a data set of DomainBed's).
+        groups: groups of the records and of unfinished runs.
+        algorithms: row labels or algorithms in the wished order; the usual order where empty.
+        datasets: data sets in the wished order; DomainBed's order where empty.
+
+    Raises:
+        Conflict: the records of one data set list different domains.
+    """
+    started = frozenset(groups)
+    of_label = {str(record["predictor"]): str(record["algorithm"]) for record in records}
+    rows = sorted({group.row for group in started}, key=lambda row: _row_order(row, of_label, tuple(algorithms)))
+    domains = _domains(records)
+    names = datasets or tuple(domainbed.ENVIRONMENTS)
+    order = sorted(domains, key=lambda key: (key[0], _place(key[1], names), natural(key[1])))
+    transductive = {(str(record["predictor"]), str(record.get("backbone") or "")) for record in records if record.get("transductive")}
+    return Layout(
+        rows=dict(zip(rows, label_rows(rows), strict=True)),
+        domains={key: domains[key] for key in order},
+        transductive=frozenset(row for row in rows if (row.algorithm, row.backbone) in transductive),
+        started=started,
+    )
+
+
+def build_tables(layout: Layout, choices: Sequence[Choice], selection: str, errorbars: str) -> list[Table]:
+    """Fill one table for each protocol and data set and, of several data sets, one of averages.
+
+    Args:
+        layout: rows and columns.
+        choices: what `selection` chose.
+        selection: the rule, for the record.
+        errorbars: one of `bench.stats.ERROR_BARS`.
+    """
+    by_cell: dict[tuple[str, str, Row, int], dict[int, Trial]] = {}
+    for choice in choices:
+        trials = by_cell.setdefault((choice.protocol, choice.dataset, choice.row, choice.test_domain), {})
+        pairing = (choice.record.get("split_digest"), choice.record.get("class_digest"))
+        trials[choice.trial_seed] = Trial(100 * choice.value, pairing)
+    started = {(group.protocol, group.dataset, group.row, group.test_domain) for group in layout.started}
+    tables: list[Table] = []
+    for protocol in dict.fromkeys(protocol for protocol, _ in layout.domains):
+        of_protocol: list[Table] = []
+        for dataset, names in ((dataset, names) for (p, dataset), names in layout.domains.items() if p == protocol):
+            rows = []
+            for row, label in layout.rows.items():
+                keys = [(protocol, dataset, row, domain) for domain in range(len(names))]
+                if any(key in started for key in keys):
+                    cells = [_cell(by_cell.get(key, {}), key in started, errorbars) for key in keys]
+                    rows.append(_table_row(label, row, cells, layout, errorbars))
+            of_protocol.append(Table(protocol, selection, dataset, (*names, AVERAGE), tuple(rows)))
+        tables += of_protocol
+        if len(of_protocol) > 1:
+            tables.append(_averages(of_protocol, layout, errorbars))
+    return tables
+
+
+def label_rows(rows: Sequence[Row]) -> list[str]:
+    """Word the labels: the predictor's name, and the backbone where one table would otherwise mix several."""
+    backbones = {(row.backbone, row.pretrained) for row in rows}
+    if len(backbones) == 1:
+        return [row.algorithm for row in rows]
+    return [f"{row.algorithm} ({backbone_name(row, backbones)})" for row in rows]
+
+
+def backbone_name(row: Row, among: Iterable[tuple[str, str]] = ()) -> str:
+    """Name a row's backbone, with its weights where several are in use."""
+    if not row.backbone:
+        return "DomainBed's"
+    several = len({pretrained for backbone, pretrained in among if backbone == row.backbone}) > 1
+    return f"{row.backbone}, {row.pretrained}" if several else row.backbone
+
+
+def best_and_second(table: Table, column: int, digits: int = 1) -> tuple[set[int], set[int]]:
+    """Give the rows with the best and the second-best mean of a column, equal as shown counted as equal.
+
+    A column with one number has no best, one with two no second.
+    """
+    means = {place: row.cells[column].mean for place, row in enumerate(table.rows)}
+    shown = {place: round(mean, digits) for place, mean in means.items() if mean is not None}
+    ranks = sorted(set(shown.values()), reverse=True)
+    best = {place for place, mean in shown.items() if len(shown) > 1 and mean == ranks[0]}
+    second = {place for place, mean in shown.items() if len(shown) > 2 and len(ranks) > 1 and mean == ranks[1]}
+    return best, second if len(best) == 1 else set()
+
+
+def natural(name: str) -> tuple[tuple[bool, float, str], ...]:
+    """Give a sort key that puts location_9 before location_38, and a before B."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return tuple((not part[:1].isdigit(), float(part), "") if part[:1].isdigit() else (True, 0.0, part.lower()) for part in parts if part)
+
+
+def _averages(tables: Sequence[Table], layout: Layout, errorbars: str) -> Table:
+    rows = []
+    shown = {row.row for table in tables for row in table.rows}
+    for row, label in ((row, label) for row, label in layout.rows.items() if row in shown):
+        cells = []
+        for table in tables:
+            found = [each.cells[-1] for each in table.rows if each.row == row]
+            cells.append(found[0] if found else Cell(State.NOT_RUN, None, None, {}))
+        rows.append(_table_row(label, row, cells, layout, errorbars))
+    columns = (*(table.dataset for table in tables), AVERAGE)
+    return Table(tables[0].protocol, tables[0].selection, AVERAGES, columns, tuple(rows))
+
+
+def _table_row(label: str, row: Row, cells: list[Cell], layout: Layout, errorbars: str) -> TableRow:
+    return TableRow(label, row, (*cells, _average(cells, errorbars)), row in layout.transductive)
+
+
+def _cell(trials: Mapping[int, Trial], started: bool, errorbars: str) -> Cell:
+    if not trials:
+        return Cell(State.INCOMPLETE if started else State.NOT_RUN, None, None, {})
+    values = [trials[seed].value for seed in sorted(trials)]
+    return Cell(State.VALUE, float(np.mean(values)), error_bar(values, errorbars), dict(sorted(trials.items())))
+
+
+def _average(cells: Sequence[Cell], errorbars: str) -> Cell:
+    """Average a row: the mean of the means; the error over the averages of the trials that every cell has."""
+    means = [cell.mean for cell in cells if cell.mean is not None]
+    if len(means) < len(cells):
+        states = {cell.state for cell in cells}
+        return Cell(State.NOT_RUN if states == {State.NOT_RUN} else State.INCOMPLETE, None, None, {})
+    shared = sorted(set.intersection(*(set(cell.trials) for cell in cells)))
+    trials = {}
+    for seed in shared:
+        of_trial = [cell.trials[seed] for cell in cells]
+        trials[seed] = Trial(float(np.mean([trial.value for trial in of_trial])), tuple(trial.pairing for trial in of_trial))
+    error = error_bar([trial.value for trial in trials.values()], errorbars) if trials else None
+    return Cell(State.VALUE, sum(means) / len(means), error, trials)
+
+
+def _domains(records: Iterable[Mapping[str, object]]) -> dict[tuple[str, str], tuple[str, ...]]:
+    named: dict[tuple[str, str], tuple[str, ...]] = {}
+    counted: dict[tuple[str, str], int] = {}
+    for record in records:
+        key = (str(record["protocol"]), str(record["dataset"]))
+        counted[key] = max(counted.get(key, 0), count_domains(record))
+        names = record.get("domains")
+        if isinstance(names, list) and named.setdefault(key, tuple(names)) != tuple(names):
+            raise Conflict(
+                f"records of {key[1]} list different domains, {', '.join(named[key])} and {', '.join(names)}: "
+                "they are of different data and belong in no one table; collect their folders apart"
+            )
+    return {key: named.get(key) or tuple(map(str, range(n))) for key, n in counted.items()}
+
+
+def _row_order(row: Row, of_label: Mapping[str, str], algorithms: tuple[str, ...]) -> tuple[object, ...]:
+    algorithm = of_label.get(row.algorithm, row.algorithm)
+    order = algorithms or FIRST_ROWS
+    place = min(_place(row.algorithm, order), _place(algorithm, order))
+    return (row.backbone, row.pretrained, place, natural(algorithm), row.algorithm != algorithm, natural(row.algorithm))
+
+
+def _place(name: str, order: Sequence[str]) -> int:
+    return order.index(name) if name in order else len(order)

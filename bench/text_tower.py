@@ -1,0 +1,79 @@
+"""open_clip's text transformer, opened up: it can start from tokens or from embeddings, as prompt learning needs.
+
+Imports torch; `bench.models` imports this when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import SpecError
+
+
+class TextTower(nn.Module):
+    """A causal text transformer that pools at the end-of-text token.
+
+    The parts are open_clip's own modules, so weights load and digests stay as they are.
+    """
+
+    def __init__(self, holder: Any, pool: str) -> None:
+        """Take the parts out of `holder`, an open_clip CLIP or TextTransformer with pool type `pool`."""
+        super().__init__()
+        self.token_embedding = holder.token_embedding
+        self.positional_embedding = holder.positional_embedding
+        self.transformer = holder.transformer
+        self.ln_final = holder.ln_final
+        self.text_projection = holder.text_projection
+        self.register_buffer("attn_mask", holder.attn_mask, persistent=False)
+        self.pool = pool
+        self.eos_id = getattr(holder, "text_eos_id", getattr(holder, "eos_id", None))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Give the embeddings (n, L, w) of `tokens` (n, L), without positions."""
+        embeddings: Tensor = self.token_embedding(tokens)
+        return embeddings
+
+    def end_positions(self, tokens: Tensor) -> Tensor:
+        """Give the position (n,) that is read out for each row of `tokens` (n, L)."""
+        if self.pool == "last":
+            return torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device)
+        if self.pool == "eos":
+            return (tokens == self.eos_id).int().argmax(dim=-1)
+        return tokens.argmax(dim=-1)
+
+    def from_embeddings(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Give the features (n, d) of embeddings `x` (n, L, w), read out at `positions` (n,).
+
+        L may be shorter than the context: attention is causal, so nothing behind the read-out matters.
+        """
+        length = x.shape[1]
+        mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
+        x = self.transformer(x + self.positional_embedding[:length], attn_mask=mask)
+        pooled = self.ln_final(x[torch.arange(len(x), device=x.device), positions])
+        if isinstance(self.text_projection, nn.Linear):
+            projected: Tensor = self.text_projection(pooled)
+            return projected
+        return pooled if self.text_projection is None else pooled @ self.text_projection
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Give the features (n, d) of `tokens` (n, L), not normalised."""
+        return self.from_embeddings(self.embed(tokens), self.end_positions(tokens))
+
+
+def text_tower(model: nn.Module) -> TextTower:
+    """Make a `TextTower` of an open_clip model's text half.
+
+    Raises:
+        SpecError: it is no plain token transformer (Hugging Face text towers, CoCa).
+    """
+    holder: Any = model if hasattr(model, "token_embedding") else getattr(model, "text", None)
+    pool = getattr(holder, "text_pool_type", getattr(holder, "pool_type", None))
+    if not hasattr(holder, "token_embedding") or pool not in ("argmax", "eos", "last"):
+        raise SpecError(
+            f"the text tower {type(getattr(model, 'text', model)).__name__} is not supported: "
+            "CLIPBed needs an open_clip text transformer that pools at the end-of-text token"
+        )
+    return TextTower(holder, pool)

@@ -1,0 +1,119 @@
+"""Fixtures shared by all tests: the real data where it is present, and small set-ups to build methods from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+CLASSES = ("dog", "guitar", "house")
+N_IMAGES = 12
+"""Images a domain in the synthetic set-up."""
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets; the test is skipped where it is absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real data sets are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pretrained() -> Any:
+    """The embedded backbone, loaded once; tests must not change it."""
+    from bench.models import load_backbone
+    from bench.spec import Places
+
+    return load_backbone("tiny", "embedded", Places())
+
+
+@pytest.fixture
+def synthetic() -> SimpleNamespace:
+    """Random images of three training domains and an unlabelled one, as views and tensors."""
+    import torch
+
+    from bench.protocols import View
+
+    stream = np.random.default_rng(0)
+    domains = []
+    for domain in range(4):
+        labels = np.arange(N_IMAGES) % len(CLASSES)
+        view = View(f"env{domain}_in", domain, np.arange(N_IMAGES), labels, CLASSES)
+        images = torch.from_numpy(stream.standard_normal((N_IMAGES, 3, 96, 96), dtype=np.float32))
+        domains.append(SimpleNamespace(view=view, images=images))
+    return SimpleNamespace(train=domains[:3], unlabeled=domains[3:])
+
+
+@pytest.fixture
+def make_setup(pretrained: Any, synthetic: SimpleNamespace) -> Callable[..., Any]:
+    """Give a function (algorithm class, n_steps=…, **hparams) → Setup over the synthetic images."""
+    import torch
+
+    from bench.algorithm import AnchorPool, Setup
+    from bench.hparams import resolve
+
+    images = {id(domain.view): domain.images for domain in (*synthetic.train, *synthetic.unlabeled)}
+
+    class Pool(AnchorPool):
+        captions = [f"a drawing of thing number {i}" for i in range(20)]
+
+        def __init__(self) -> None:
+            self.data = torch.randn(20, 3, 96, 96, generator=torch.Generator().manual_seed(5))
+
+        def features(self) -> torch.Tensor:
+            with torch.no_grad():
+                return pretrained.visual(self.data).float()
+
+        def images(self, indices: torch.Tensor) -> torch.Tensor:
+            return self.data[indices]
+
+    def features(view: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return pretrained.visual(images[id(view)]).float()
+
+    def make(algorithm: Any, *, n_steps: int = 4, dataset: str = "PACS", **hparams: Any) -> Setup:
+        values = resolve(
+            algorithm.hparams, dataset=dataset, backbone="tiny", hparams_seed=0, trial_seed=0, given=hparams
+        )
+        return Setup(
+            backbone=pretrained,
+            class_names=CLASSES,
+            train=tuple(domain.view for domain in synthetic.train),
+            unlabeled=tuple(domain.view for domain in synthetic.unlabeled),
+            domain_names=("A", "C", "P"),
+            templates=("a photo of a {}.",),
+            hparams=values,
+            n_steps=n_steps,
+            run_seed=1,
+            features=features,
+            captions=lambda view: [f"a picture of a {view.class_names[label]}, number {i}" for i, label in enumerate(view.labels)],
+            pool=Pool,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_batches(synthetic: SimpleNamespace) -> Callable[[int], tuple[list[Any], list[Any]]]:
+    """Give a function step → (labelled minibatches, unlabelled minibatches) over the synthetic images."""
+    import torch
+
+    from bench.algorithm import Minibatch
+
+    def batch(domain: SimpleNamespace, step: int, *, labelled: bool) -> Minibatch:
+        stream = np.random.default_rng([domain.view.domain, step])
+        positions = torch.from_numpy(stream.integers(0, N_IMAGES, 4))
+        labels = torch.from_numpy(domain.view.labels)[positions] if labelled else torch.full((4,), -1)
+        return Minibatch(domain.images[positions], labels, positions)
+
+    def make(step: int) -> tuple[list[Minibatch], list[Minibatch]]:
+        labelled = [batch(domain, step, labelled=True) for domain in synthetic.train]
+        return labelled, [batch(domain, step, labelled=False) for domain in synthetic.unlabeled]
+
+    return make
