@@ -50,9 +50,15 @@ class Predictor(NamedTuple):
 
 
 class AnchorPool(abc.ABC):
-    """Image-text pairs that belong to no data set under test, for anchor retrieval."""
+    """Image-text pairs that belong to no data set under test, for anchor retrieval.
+
+    Attributes:
+        captions: one a pair.
+        digest: names the content in records; empty where it is not known.
+    """
 
     captions: Sequence[str]
+    digest: str = ""
 
     @abc.abstractmethod
     def features(self) -> Tensor:
@@ -175,7 +181,7 @@ class Algorithm(abc.ABC):
         hparams: declared hyper-parameters.
         steps: number of updates, by data set and backbone.
         needs: what it uses beside labelled images: "unlabeled", "captions", "pool".
-        starts_zero_shot: before the first update it predicts exactly as ZeroShot.
+        starts_zero_shot: before the first update it predicts exactly as ZeroShot; an instance may say otherwise.
         updates: updates made so far.
     """
 
@@ -183,7 +189,7 @@ class Algorithm(abc.ABC):
     hparams: ClassVar[Mapping[str, Hparam]] = {}
     steps: ClassVar[Hparam] = Hparam(5000, "updates", low=0)
     needs: ClassVar[frozenset[str]] = frozenset()
-    starts_zero_shot: ClassVar[bool] = True
+    starts_zero_shot: bool = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Check the declaration when the class is made."""
@@ -251,6 +257,10 @@ class Algorithm(abc.ABC):
         A predictor is used before the next one is asked for, so weights may be interpolated in place. Costly further ones
         are yielded only when `final`.
         """
+
+    def notes(self) -> list[str]:
+        """Give remarks for the record and the table's footer, e.g. that captions were made up."""
+        return []
 
     def predict(self, images: Tensor, class_names: tuple[str, ...] | None = None) -> Tensor:
         """Give the main predictor's logits (B, K) for normalised images (B, 3, H, W)."""

@@ -38,7 +38,7 @@ def augment(images: Sequence[NDArray[np.uint8]], size: int, flavour: str, draws:
     for image in images:
         top, left, height, width = crop_box(image.shape[0], image.shape[1], draws)
         flip = draws.random() < 0.5
-        crop = np.ascontiguousarray(image[top : top + height, left : left + width])
+        crop = image[top : top + height, left : left + width].copy()  # a mapped file cannot be written to
         one = functional.resize(torch.from_numpy(crop).permute(2, 0, 1), [size, size], antialias=True)
         if flip:
             one = one.flip(-1)

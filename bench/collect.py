@@ -1,9 +1,10 @@
-"""`python -m bench.collect RESULTS`: records to tables on standard output. Parses, calls, prints, sets the exit code."""
+"""`python -m bench.collect RESULTS`: records to tables. Parses, calls, prints, sets the exit code."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from bench.formats import RENDERERS
 from bench.latex import latex
 from bench.provenance import trace
 from bench.records import load
-from bench.report import Options, build_reports, shown_records
+from bench.report import Options, build_reports, left_out, shown_records
 from bench.selection import DOMAINBED_RULES, RULES
 from bench.stats import ERROR_BARS
 
@@ -56,11 +57,18 @@ def _collect(options: argparse.Namespace) -> tuple[str, Sequence[str]]:
         errorbars=options.errorbars,
         alpha=options.alpha,
     )
+    records = shown_records(results, wished)
+    provenance = trace(records)
     if is_domainbed:
-        records = shown_records(results, wished)
-        return domainbed.collect(records, results.n_lines, rules), trace(records).warnings
+        return domainbed.collect(records, results.n_lines, rules), [
+            *provenance.warnings,
+            *left_out(results, provenance),
+        ]
     reports = build_reports(results, rules, wished)
-    return (latex if options.format == "latex" else RENDERERS[options.format])(reports), reports[0].warnings
+    render = latex if options.format == "latex" else RENDERERS[options.format]
+    # CSV has no footer: what others say there goes to standard error.
+    unsaid = left_out(results, provenance) if options.format == "csv" else []
+    return render(reports), [*provenance.warnings, *unsaid]
 
 
 def _write(output: str, path: Path | None) -> None:
@@ -68,9 +76,12 @@ def _write(output: str, path: Path | None) -> None:
         try:
             files.replace_text(path, output)
         except OSError as error:
-            raise BenchError(f"cannot write {path}: {error.strerror}; give --output a file in a folder that exists") from None
+            reason = f"cannot write {path}: {error.strerror}"
+            raise BenchError(f"{reason}; give --output a file in a folder that exists") from None
         return
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal without ± shows a question mark, not a traceback
         sys.stdout.write(output)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -88,21 +99,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("results", type=Path, help="results folder, sweep folder or run folder")
-    add("--format", choices=FORMATS, default="latex", help="default: latex; domainbed = the text DomainBed's collector prints")
-    add("--selection", choices=RULES, nargs="+", help="rule(s); default: training-domain, for csv, json and domainbed all but last")
+    add("--format", choices=FORMATS, default="latex", help="default: latex; domainbed = DomainBed's own text")
+    rules_help = "may be repeated; default: training-domain; for csv, json and domainbed all but last"
+    add("--selection", choices=RULES, action="append", help=rules_help)
     add("--datasets", nargs="+", default=[], metavar="NAME", help="only these, in this order")
-    add("--algorithms", nargs="+", default=[], metavar="NAME", help="only these algorithms or predictors, in this order")
+    add("--algorithms", nargs="+", default=[], metavar="NAME", help="only these, or these predictors, in this order")
     add("--all-predictors", action="store_true", help="show every predictor of a training, not only the main one")
     add("--against", metavar="NAME", help="row to compare with; default: ZeroShot, else ERM, else the first")
     errors = "; ".join(f"{name} = {meaning}" for name, meaning in ERROR_BARS.items()).replace("%", "%%")
-    add("--errorbars", choices=list(ERROR_BARS), help=f"{errors}; default: stderr, for DomainBed's own sweeps domainbed")
-    add("--alpha", type=_level, default=0.05, help="level of comparisons; default: 0.05")
+    add("--errorbars", choices=list(ERROR_BARS), help=f"{errors}; default: stderr, for DomainBed's sweeps domainbed")
+    add("--alpha", type=level, default=0.05, help="level of comparisons; default: 0.05")
     add("--include-unfinished", action="store_true", help="use runs that are not finished too (domainbed always does)")
     add("--output", type=Path, metavar="FILE", help="write there instead of to standard output")
     return parser
 
 
-def _level(words: str) -> float:
+def level(words: str) -> float:
+    """Read a level between 0 and 1."""
     level = float(words)
     if not 0 < level < 1:
         raise argparse.ArgumentTypeError(f"{words} is not between 0 and 1")

@@ -68,7 +68,7 @@ class Family:
 
 
 def choose_reference(rows: Sequence[Row], wished: str | None = None) -> str | None:
-    """Give the label to compare with: the wished one, else ZeroShot, ERM or the first row; None where there is nothing to compare.
+    """Give the label to compare with: the wished one, else ZeroShot, ERM or the first; None for a single label.
 
     Raises:
         UnknownName: no row has the wished label.
@@ -90,7 +90,11 @@ def compare(table: Table, reference: str, alpha: float = 0.05) -> Family:
     """
     against = {(row.row.backbone, row.row.pretrained): row for row in table.rows if row.row.algorithm == reference}
     pairs = [(row, against.get((row.row.backbone, row.row.pretrained))) for row in table.rows]
-    single = [_compare_rows(row, other, table.columns[:-1], alpha) for row, other in pairs if other is not None and other is not row]
+    single = [
+        _compare_rows(row, other, table.columns[:-1], alpha)
+        for row, other in pairs
+        if other is not None and other is not row
+    ]
     adjusted = holm([each.test.p if each.test is not None else None for each in single])
     comparisons = tuple(replace(each, p_adjusted=p) for each, p in zip(single, adjusted, strict=True))
     return Family(table, "data sets" if table.is_average else "domains", alpha, comparisons)

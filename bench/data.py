@@ -160,33 +160,29 @@ class Batches:
         labels = torch.from_numpy(view.labels[positions]) if labelled else torch.full((self.batch_size,), -1)
         return images, labels, torch.from_numpy(positions)
 
-    def step(self, task: Task, step: int) -> tuple[list[Minibatch], list[Minibatch]]:
-        """Give the minibatches of one step on the device: labelled and unlabelled, one a view."""
-        return self._place(self._draw_all(task, step))
-
     def steps(self, task: Task, start: int, stop: int) -> Iterator[tuple[list[Minibatch], list[Minibatch]]]:
-        """Yield the minibatches of steps `start` to `stop`, drawing one step ahead in a thread."""
+        """Yield (labelled, unlabelled) minibatches of steps `start` to `stop`, drawing one step ahead in a thread."""
         with ThreadPoolExecutor(1) as pool:
             coming: Future[Any] | None = pool.submit(self._draw_all, task, start) if start < stop else None
             for step in range(start, stop):
                 assert coming is not None
                 drawn = coming.result()
                 coming = pool.submit(self._draw_all, task, step + 1) if step + 1 < stop else None
-                yield self._place(drawn)
+                made = self._place(drawn)
+                yield made[: len(task.train)], made[len(task.train) :]
 
     def _draw_all(self, task: Task, step: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         labelled = [self.draw(view, step) for view in task.train]
         return labelled + [self.draw(view, step, labelled=False) for view in task.unlabeled]
 
-    def _place(self, drawn: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[list[Minibatch], list[Minibatch]]:
-        """Normalise all images at once on the device; split off the labelled ones by their labels."""
+    def _place(self, drawn: list[tuple[Tensor, Tensor, Tensor]]) -> list[Minibatch]:
+        """Normalise all images at once on the device."""
         images = self.normalise(torch.cat([images for images, _, _ in drawn])).split(self.batch_size)
         device = self.normalise.device
-        made = [
-            (Minibatch(image, labels.to(device), positions), bool((labels >= 0).all()))
+        return [
+            Minibatch(image, labels.to(device), positions)
             for image, (_, labels, positions) in zip(images, drawn, strict=True)
         ]
-        return [batch for batch, labelled in made if labelled], [batch for batch, labelled in made if not labelled]
 
 
 class Normalise:

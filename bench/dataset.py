@@ -9,7 +9,7 @@ import abc
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,18 +36,30 @@ class Domain:
         root: the data set's folder.
         files: paths below `root`, "/"-separated, in the order that splits are drawn from (ImageFolder's).
         labels: (n,) int64, index into the data set's class names.
+        folder: the domain's folder below `root`; empty if it has none of its own.
     """
 
     name: str
     root: Path
     files: tuple[str, ...]
     labels: NDArray[np.int64]
+    folder: str = ""
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen digits of the SHA-256 of the file list with labels: splits agree where digests do."""
-        lines = "".join(f"{file}\t{label}\n" for file, label in zip(self.files, self.labels.tolist(), strict=True))
-        return hashlib.sha256(lines.encode()).hexdigest()[:16]
+        """Sixteen digits of the SHA-256 of the file list with labels: splits agree where digests do.
+
+        The domain's folder is left out of it, since copies spell it differently (`Real World`, `Real_World`).
+        """
+        prefix = f"{self.folder}/" if self.folder else ""
+        pairs = zip(self.files, self.labels.tolist(), strict=True)
+        lines = "".join(f"{file.removeprefix(prefix)}\t{label}\n" for file, label in pairs)
+        return hashlib.sha256(os.fsencode(lines)).hexdigest()[:16]
+
+    @property
+    def words(self) -> str:
+        """The domain in words ("art painting"), where its short name ("A") is none; for captions and prompts."""
+        return clean_class_name(self.folder or self.name)
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,7 @@ class DatasetInfo(abc.ABC):
         licence: licence or terms.
         citation: paper.
         templates: prompt templates.
+        embedded: it needs no files of the user's: `load` renders what it needs into the cache.
     """
 
     name: str
@@ -104,6 +117,7 @@ class DatasetInfo(abc.ABC):
     class_names: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
     templates: tuple[str, ...] = DEFAULT_TEMPLATES
+    embedded: bool = False
 
     @abc.abstractmethod
     def load(self, places: Places) -> Dataset:
@@ -148,20 +162,27 @@ def clean_class_name(name: str) -> str:
 
 
 def list_images(folder: Path) -> list[str]:
-    """List the images below a class folder as torchvision's ImageFolder does: walked in sorted order, by suffix."""
+    """List the images below a class folder, "/"-separated, in the order of torchvision's ImageFolder.
+
+    That is: by the path of the folder they lie in, then by name, both as strings; taken by suffix, links followed.
+    """
     found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        found += [
-            Path(place, name).relative_to(folder).as_posix()
-            for name in sorted(names)
-            if name.lower().endswith(IMAGE_SUFFIXES)
-        ]
-    # os.walk lists a folder before what is in it; ImageFolder sorts by the folder's path as well.
-    return sorted(found, key=lambda file: (os.path.dirname(file), file))
+    for place, _, names in sorted(os.walk(folder, followlinks=True)):
+        below = os.path.relpath(place, folder).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        found += [prefix + name for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES)]
+    return found
 
 
-def read_domain(name: str, root: Path, folder: str, classes: Sequence[str], *, may_lack: bool = False) -> Domain:
+def read_domain(
+    name: str,
+    root: Path,
+    folder: str,
+    classes: Sequence[str],
+    *,
+    may_lack: bool | Collection[str] = False,
+    leave_out: Collection[str] = (),
+) -> Domain:
     """Read `root/folder/<class>/*` with labels fixed by the position of the class in `classes`.
 
     Args:
@@ -169,46 +190,66 @@ def read_domain(name: str, root: Path, folder: str, classes: Sequence[str], *, m
         root: the data set's folder.
         folder: the domain's folder below it.
         classes: folder names of the classes; the position is the label, whether or not the folder exists.
-        may_lack: let a domain lack images of a class (DomainNet's painting has no t-shirt).
+        may_lack: the classes that the domain may have no image of (DomainNet's painting has no t-shirt); True = any.
+        leave_out: files to pass over, as `<class>/<file>`.
 
     Raises:
         DataMissing: the domain's folder is not there, or a class has no images.
     """
     if not (root / folder).is_dir():
         raise DataMissing(f"the domain folder {root / folder} is missing; expected {root}/<domain>/<class>/<image>")
-    names: list[str] = []
+    files: list[str] = []
     labels: list[int] = []
     empty = []
     for label, each in enumerate(classes):
-        images = list_images(root / folder / each)
-        names += [f"{folder}/{each}/{image}" for image in images]
+        images = [file for image in list_images(root / folder / each) if (file := f"{each}/{image}") not in leave_out]
+        files += [f"{folder}/{image}" for image in images]
         labels += [label] * len(images)
-        if not images:
+        if not images and not (may_lack is True or (may_lack and each in may_lack)):
             empty.append(each)
-    if not names or (empty and not may_lack):
+    if empty or not files:
+        kind = "class" if len(empty) == 1 else "classes"
         raise DataMissing(
-            f"{root / folder} has no images of the class{'es' if len(empty) > 1 else ''} {', '.join(empty)} "
-            f"(looked for {', '.join(IMAGE_SUFFIXES)}); the copy is incomplete: fetch it again"
+            f"{root / folder} has no images of the {kind} {some_of(empty or classes)} "
+            f"(looked for {', '.join(IMAGE_SUFFIXES)}); the copy is incomplete"
         )
-    order = sorted(range(len(names)), key=lambda i: labels[i])  # stable: keeps each class's order
-    return Domain(name, root, tuple(names[i] for i in order), np.asarray([labels[i] for i in order], dtype=np.int64))
+    return Domain(name, root, tuple(files), np.asarray(labels, dtype=np.int64), folder)
+
+
+def some_of(names: Sequence[str], n: int = 12) -> str:
+    """Word a list for a message; of a long one only the first `n` and the number of all."""
+    return ", ".join(names[:n]) + (f", … ({len(names)} in all)" if len(names) > n else "")
 
 
 def read_captions(path: Path) -> dict[str, str]:
-    """Read a captions file: TSV lines `image path<TAB>caption`, or a JSON object of the same.
+    """Read a captions file: TSV lines `image path<TAB>caption`, or a JSON object of the same (`.json`).
 
     Raises:
         DataMissing: there is no such file.
-        SpecError: a line has no tab.
+        SpecError: a line has no tab, or the file is neither of the two.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataMissing(f"there is no captions file {path}") from None
-    if path.suffix == ".json":
-        return {str(key): str(value) for key, value in json.loads(text).items()}
+    except UnicodeDecodeError as error:
+        raise SpecError(f"the captions file {path} is not UTF-8 text: {error}") from None
+    return _json_captions(path, text) if path.suffix == ".json" else _tsv_captions(path, text)
+
+
+def _json_captions(path: Path, text: str) -> dict[str, str]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise SpecError(f"the captions file {path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict) or not all(isinstance(caption, str) for caption in value.values()):
+        raise SpecError(f"the captions file {path} must hold one JSON object of image path: caption")
+    return value
+
+
+def _tsv_captions(path: Path, text: str) -> dict[str, str]:
     captions = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             file, tab, caption = line.partition("\t")
             if not tab:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.errors import RecordsMissing
-from bench.selection import DEFAULT_PROTOCOL, DOMAINBED_RULES, Choice, count_domains, select
+from bench.errors import Conflict, RecordsMissing
+from bench.selection import DEFAULT_PROTOCOL, DOMAINBED_RULES, Choice, count_domains, row_of, select
 
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "Debug28": ("0", "1", "2"),
@@ -101,13 +101,16 @@ def collect(records: Sequence[Mapping[str, Any]], n_lines: int, rules: Iterable[
     are cut to 20 characters (25 in the averages). One is not: a duplicated line empties no cell of leave-one-out.
 
     Args:
-        records: main predictors only; each algorithm with one backbone.
+        records: main predictors only, of one backbone; protocols that DomainBed does not have are left out.
         n_lines: the number to print as total.
         rules: selection rules, in the order of printing.
 
     Raises:
         RecordsMissing: no data set of the records has known names of its domains.
+        Conflict: the records are of several backbones, for which DomainBed's text has no place.
     """
+    records = [record for record in records if record["protocol"] == DEFAULT_PROTOCOL]
+    _check_one_backbone(records)
     domains = _domains(records)
     if not domains:
         told = sorted({str(record["dataset"]) for record in records})
@@ -124,8 +127,17 @@ def collect(records: Sequence[Mapping[str, Any]], n_lines: int, rules: Iterable[
     return "\n".join(lines) + "\n"
 
 
+def _check_one_backbone(records: Iterable[Mapping[str, Any]]) -> None:
+    backbones = {" ".join(row_of(record)[1:]).strip() or "DomainBed's own" for record in records}
+    if len(backbones) > 1:
+        raise Conflict(
+            f"DomainBed's text has no place for several backbones ({', '.join(sorted(backbones))}): "
+            "collect them apart, or take another --format"
+        )
+
+
 def _domains(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Give the names of the domains of each data set, DomainBed's first, in its order; without names a set is left out."""
+    """Give the names of each data set's domains, DomainBed's sets first; a set without names is left out."""
     named = {str(record["dataset"]): tuple(map(str, record["domains"])) for record in records if record.get("domains")}
     present = _unique(str(record["dataset"]) for record in records)
     named = {name: ENVIRONMENTS[name] for name in present if name in ENVIRONMENTS} | named

@@ -22,7 +22,7 @@ def replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, 0o666 & ~_UMASK)
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -48,25 +48,25 @@ def replace_lines(path: Path, values: list[dict[str, Any]]) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; None where there is none or where it is torn."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Read JSON lines; give the objects and the number of lines skipped because they were torn or foreign."""
     try:
-        text = path.read_bytes().decode(errors="replace")
+        data = path.read_bytes()
     except FileNotFoundError:
         return [], 0
     values: list[dict[str, Any]] = []
     skipped = 0
-    for line in text.splitlines():
+    for line in data.split(b"\n"):  # not splitlines, which also breaks at characters that JSON may hold
         if not line.strip():
             continue
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
             values.append(value)
@@ -85,3 +85,7 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+_UMASK = _umask()
+"""Read once: reading means setting, which would loosen the files that other threads make meanwhile."""

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -119,7 +120,8 @@ def comparison_footer(families: Iterable[Family]) -> list[str]:
     return [
         f"Comparison: trials averaged first, then paired t over {units} (df = units - 1), so it speaks of new {units}. "
         f"p: Holm-adjusted within one table and reference (family of {sizes}). min. p: the smallest p that an exact "
-        f"sign-flip or rank test could reach. †: p < {alpha:g}, ‡: p < {alpha / 5:g}, n.s.: not significant, ·: no test.",
+        f"sign-flip or rank test could reach. †: p < {alpha:g}, ‡: p < {alpha / 5:g}, n.s.: not significant, "
+        "·: no test.",
         *(sentence for family in families for sentence in _exceptions(family)),
     ]
 
@@ -127,11 +129,14 @@ def comparison_footer(families: Iterable[Family]) -> list[str]:
 def _exceptions(family: Family) -> list[str]:
     """Say which comparisons were refused or rest on fewer units than the table has, and why."""
     n_units = len(family.table.columns) - 1
-    where = {each.label: f"{each.label} on {family.table.dataset}" for each in family.comparisons}
-    refused = [f"{where[each.label]}: no test, {each.refusal}." for each in family.comparisons if each.refusal]
-    fewer = [each for each in family.comparisons if each.n_lost and not each.refusal]
-    lost = [f"{where[each.label]}: compared over {n_units - each.n_lost} of {n_units} {family.units}." for each in fewer]
-    return refused + lost
+    sentences = []
+    for each in family.comparisons:
+        where = f"{each.label} on {family.table.dataset}"
+        if each.refusal:
+            sentences.append(f"{where}: no test, {each.refusal}.")
+        elif each.n_lost:
+            sentences.append(f"{where}: compared over {n_units - each.n_lost} of {n_units} {family.units}.")
+    return sentences
 
 
 def _text_report(report: Report) -> str:
@@ -141,22 +146,28 @@ def _text_report(report: Report) -> str:
     blocks = []
     for table in report.tables:
         best = [best_and_second(table, column)[0] for column in range(len(table.columns))]
-        rows = [[_label(row), *(_star(cell, place in best[i]) for i, cell in enumerate(row.cells))] for place, row in enumerate(table.rows)]
+        rows = [
+            [_label(row), *(_star(cell, place in best[i]) for i, cell in enumerate(row.cells))]
+            for place, row in enumerate(table.rows)
+        ]
         body = tabulate(rows, headers=["", *table.columns], disable_numparse=True, stralign="left")
         blocks.append(f"{table_title(table, n_protocols)}\n\n{body}")
     for family in report.families:
         cells = [comparison_cells(each, family.alpha) for each in family.comparisons]
         body = tabulate(cells, headers=comparison_header(family), disable_numparse=True)
         blocks.append(f"{comparison_title(family)}\n\n{body}")
-    notes = [*report.footer, *comparison_footer(report.families), *(f"WARNING: {warning}" for warning in report.warnings)]
+    notes = [
+        *report.footer,
+        *comparison_footer(report.families),
+        *(f"WARNING: {warning}" for warning in report.warnings),
+    ]
     star = ["*: best of its column."] if any(len(table.rows) > 1 for table in report.tables) else []
     return "\n\n".join([*blocks, "\n".join(_wrapped([*star, *notes]))])
 
 
 def _wrapped(sentences: Iterable[str], width: int = 110) -> list[str]:
-    import textwrap
-
-    return [line for each in sentences for line in textwrap.wrap(each, width, subsequent_indent="  ", break_on_hyphens=False)]
+    wrap = textwrap.TextWrapper(width, subsequent_indent="  ", break_on_hyphens=False).wrap
+    return [line for each in sentences for line in wrap(each)]
 
 
 def _star(cell: Cell, is_best: bool) -> str:
@@ -185,11 +196,15 @@ def _markdown_table(table: Table, n_protocols: int) -> str:
     lines = [_markdown_lines([["", *table.columns]])]
     for place, row in enumerate(table.rows):
         cells = [
-            f"**{cell_text(cell)}**" if place in best else f"<u>{cell_text(cell)}</u>" if place in second else cell_text(cell)
+            _ranked(cell_text(cell), place in best, place in second)
             for cell, (best, second) in zip(row.cells, ranked, strict=True)
         ]
         lines.append(f"| {_escaped(_label(row))} | {' | '.join(cells)} |")
     return f"**{_escaped(table_title(table, n_protocols))}**\n\n" + "\n".join(lines)
+
+
+def _ranked(words: str, is_best: bool, is_second: bool) -> str:
+    return f"**{words}**" if is_best else f"<u>{words}</u>" if is_second else words
 
 
 def _markdown_lines(rows: Sequence[Sequence[str]]) -> str:
@@ -263,4 +278,9 @@ def _percent(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-RENDERERS: dict[str, Callable[[Sequence[Report]], str]] = {"text": text, "markdown": markdown, "csv": csv_lines, "json": as_json}
+RENDERERS: dict[str, Callable[[Sequence[Report]], str]] = {
+    "text": text,
+    "markdown": markdown,
+    "csv": csv_lines,
+    "json": as_json,
+}

@@ -8,6 +8,7 @@ its own name, and a new hparam never disturbs the draws of the others.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,7 +116,7 @@ def resolve(
         elif hparams_seed and hparam.draw:
             values[name] = hparam.draw(legacy_stream(seed_hash(hparams_seed, trial_seed), name))
         else:
-            values[name] = hparam.default_for(dataset, backbone)
+            values[name] = _coerced(hparam.default_for(dataset, backbone), hparam.default)
     problems = [_unknown(name, declared) for name in given if name not in declared]
     problems += [problem for name, value in values.items() if (problem := declared[name].problem(name, value))]
     if problems:
@@ -132,7 +133,7 @@ def _same_kind(value: Any, default: Any) -> bool:
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, float):
-        return isinstance(value, (int, float)) and value == value  # NaN is no value
+        return isinstance(value, (int, float)) and math.isfinite(value)
     return isinstance(value, type(default))
 
 

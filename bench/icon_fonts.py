@@ -1,7 +1,7 @@
 """The icon fonts that the PyPI package `qtawesome` ships: where they lie, what they hold, and the shape of one glyph.
 
-Only the font and charmap files are used; `qtawesome` itself is never imported, since that would load Qt. What the icons
-are used for lies in `bench.icon_names` (which ones), `bench.icon_styles` (how they look) and `bench.icon_render` (files).
+Only the font and charmap files are used; `qtawesome` itself is never imported, since that would load Qt. Which icons
+are used, how they look and where they are put is for `bench.icon_names`, `bench.icon_styles` and `bench.icon_render`.
 """
 
 from __future__ import annotations

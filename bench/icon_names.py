@@ -1,7 +1,8 @@
 """Which icons are drawn, and in what words: the class table of `Icons`, the anchor pool, captions.
 
-The class table is the hand-made file `icons_classes.json` in the folder of the data sets: for each class and icon family
-the icons with their phrases, and the words by which other icons of the same thing are kept out of the anchor pool.
+The class table is the hand-made file `icons_classes.json` in the folder of the data sets: for each class and icon
+family the icons with their phrases, and the words by which other icons of the same thing are kept out of the anchor
+pool; `icons_pool.json` beside it lists what else is left out of the pool.
 """
 
 from __future__ import annotations
@@ -29,21 +30,10 @@ _FILLER = {"variant", "alt", "simple", "box", "outline", "line", "fill", "circle
 _ADJECTIVES = {
     "broken", "checkered", "classic", "closed", "crossed", "cracked", "curly", "double", "electric", "empty", "fast",
     "flat", "folded", "fried", "front", "full", "half", "high", "horizontal", "hot", "large", "low", "medium", "modern",
-    "multiple", "open", "retro", "ringing", "rolling", "round", "single", "small", "tall", "tilted", "triangular", "vertical",
+    "multiple", "open", "retro", "ringing", "rolling", "round", "single", "small", "tall", "tilted", "triangular",
+    "vertical",
 }  # fmt: skip
 _LETTERS = {"pdf", "usb", "dna", "led", "sd", "cd", "dvd", "ufo", "atm", "gps", "wifi", "vr", "qr"}
-
-# Badges put on another icon, and states of it: "-plus", "-off", "-search". They would fill the pool with near copies.
-_BADGES = set(
-    ["plus", "minus", "check", "checked", "off", "remove", "alert", "cog", "settings", "edit", "cancel", "sync", "refresh", "search", "lock", "open-in", "marker", "question", "pause", "play", "stop", "add", "slash", "xmark", "exclamation", "x", "badge", "info", "information", "auto", "restart", "pending", "off-outline", "network", "download", "upload", "import", "export", "switch", "update", "link", "multiple", "user", "account", "low", "high", "medium", "notch", "variant", "incoming", "outgoing", "missed", "user-outline", "percent", "numeric", "outline", "fill", "loading", "remote", "strike", "pulse", "lines", "line-scan", "triangle"]
-)  # fmt: skip
-# Signs of the desktop and of text, arrows, shapes, letters: no things, and no captions that mean anything.
-_ABSTRACT = set(
-    ["arrow", "arrows", "chevron", "caret", "angle", "angles", "align", "format", "border", "alpha", "numeric", "axis", "sort", "menu", "list", "list-status", "text", "font", "math", "square", "circle", "rectangle", "triangle", "hexagon", "octagon", "pentagon", "ellipse", "shape", "vector", "view", "page", "layout", "layers", "dots", "code", "file", "folder", "files", "folders", "document", "account", "user", "users", "contacts", "group", "chart", "graph", "diagram", "git", "source", "function", "select", "selection", "resize", "rotate", "flip", "swap", "shuffle", "repeat", "skip", "fast", "rewind", "play", "pause", "stop", "record", "step", "cursor", "crop", "filter", "tag", "toggle", "checkbox", "radiobox", "bracket", "brackets", "code", "database", "server", "sign", "currency", "up", "down", "left", "right", "dot", "ellipsis", "grip", "number", "pan", "gesture", "cellphone", "debug", "equal", "greater", "less", "plus", "minus", "percent", "decimal", "fraction", "superscript", "subscript", "wifi", "bluetooth", "signal", "network", "gender", "sigma", "unfold", "undo", "redo", "rhombus", "sd-card", "simple-icons", "table", "tab", "tabs", "tooltip", "volume", "wan", "video-input", "zodiac", "fit", "upload", "download", "export", "import", "share", "login", "logout", "link", "copy", "paste", "content", "save", "clipboard", "playlist", "progress", "message", "chat", "comment", "forum", "reply", "send", "post", "card", "cards", "comments", "bubble", "variable", "tablet", "timeline", "relation", "relative", "link", "ray", "transit", "transition", "check", "checks", "xmark", "close", "cancel", "input", "step", "stocking-off", "order", "location", "map-marker", "crosshairs", "crosshair", "quote", "quotes", "paragraph", "row", "rows", "column", "columns", "grid", "heading", "indent", "italic", "bold", "underline", "strikethrough", "window", "windows", "fullscreen", "screenshot", "screencast", "sim", "network-strength", "lan", "ip", "ethernet", "wave", "sine", "square-wave", "infinity", "and", "or", "pound", "hashtag", "asterisk", "percentage", "hand-point", "hand-pointing", "face", "emoticon", "smiley", "emotion", "sticker", "artboard", "collage", "blur", "brightness", "contrast", "exposure", "gradient", "opacity", "hd", "4k", "3d", "2d", "hdr", "mv", "movie-open", "format-list", "reorder", "dashboard", "app", "apps", "application", "browser", "backspace", "return", "subtitles", "closed", "closed-captioning", "translate", "language", "alphabetical", "alphabet", "a", "z", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u", "v", "w", "y", "x", "male", "female", "man", "woman", "human", "person", "people", "child", "gauge", "speedometer", "loader", "spinner", "loading", "ab", "braille", "signature", "approximately", "not-equal", "divide", "division", "multiplication", "slash-forward", "xml", "cast", "airplay", "notdef", "transfer", "thumbtack", "activity", "api", "arrange", "aspect-ratio", "auto-fix", "auto-mode", "autorenew", "backup-restore", "cached", "collapse-all", "expand-all", "compare", "consolidate", "contain", "current-ac", "current-dc", "distribute", "dock-bottom", "dock-top", "drag", "draw", "drawing", "equals", "eject", "exclamation", "focus", "find-replace", "form-dropdown", "form-textarea", "form-textbox", "forward", "forwardburger", "backburger", "backward", "gate-buffer", "hash", "help", "image", "images", "image-frame", "image-move", "import-export", "info", "information", "invert-colors", "lines-leaning", "line-segment", "line-segments", "maximize", "minimize", "more", "music-accidental", "near-me", "new-box", "null", "omega", "om", "pi", "pi-box", "ph", "push", "question", "queue", "radical", "rss", "slash", "sliders", "stack", "squares-four", "circles-four", "circles-three", "command", "corners-in", "corners-out", "bounding-box", "picture-in-picture", "add", "add-box", "admin", "advertisement", "advertisements", "braces", "barcode-box", "celsius", "fahrenheit", "refresh", "restart", "separator", "reserved", "registered", "copyright", "copyleft", "trademark", "subtract", "hq", "more-2", "live", "numbers", "drag-drop", "drag-move", "edit", "edit-box", "function", "error-warning", "warning", "alert", "alert-box", "prohibit", "forbid", "splotch", "shapes", "section", "object-ungroup", "clone", "retweet", "identifier", "label", "latitude", "longitude", "hexadecimal", "ideogram-cjk", "case-sensitive", "gamma", "beta", "delta", "epsilon", "lambda", "comma", "comma-box", "exponent", "exponent-box", "perspective", "perspective-more", "vector-square", "point", "zoom", "magnify-plus", "magnify-minus", "power", "settings", "adjust", "component", "components", "placeholder", "polygon", "polyline"]
-)  # fmt: skip
-_BRANDS = set(
-    ["logo", "android", "apple", "google", "microsoft", "facebook", "twitter", "amazon", "github", "gitlab", "linkedin", "youtube", "netflix", "spotify", "windows-logo", "adobe", "adobe", "aws", "azure", "angular", "angularjs", "ansible", "atlassian", "bitbucket", "bitcoin", "btc", "ethereum", "litecoin", "bulma", "centos", "codepen", "debian", "docker", "dropbox", "drupal", "edge", "electron-framework", "emby", "evernote", "facebook", "fedora", "firebase", "firefox", "font-awesome", "git", "google-plus", "gatsby", "gentoo", "hulu", "instagram", "ios", "java", "javascript", "jira", "jquery", "jsfiddle", "kodi", "kubernetes", "laravel", "lastpass", "linux", "mastodon", "material", "mdi", "messenger", "meteor-js", "minecraft", "nintendo", "npm", "npmjs", "nuxt", "odnoklassniki", "onepassword", "opera", "origin", "owncloud", "pandora", "patreon", "phosphor", "pinterest", "playstation", "plex", "podcast", "polymer", "product-hunt", "qqchat", "quora", "qualcomm", "raspberry", "react", "reactjs", "reddit", "roku", "rollupjs", "ruby", "rust", "safari", "salesforce", "sass", "signal", "skype", "slack", "snapchat", "sony", "soundcloud", "spotify", "stack-overflow", "stackoverflow", "steam", "svelte", "telegram", "terraform", "toslink", "trello", "tumblr", "twitch", "typescript", "ubisoft", "ubuntu", "umbraco", "unity", "unreal", "unsplash", "untappd", "vimeo", "vlc", "vuetify", "vuejs", "vue", "waze", "webpack", "wechat", "weibo", "whatsapp", "wikipedia", "wordpress", "xamarin", "xbox", "xing", "yahoo", "yammer", "y-combinator", "zhihu", "alipay", "baidu", "behance", "bilibili", "chrome", "coreos", "creative", "creative-commons", "css3", "language-css", "dingding", "discord", "disqus", "douban", "dribbble", "finder", "flutter", "honor", "html5", "ie", "invision", "kakao", "line-chart", "mastercard", "medium", "mickey", "netease", "paypal", "pixelfed", "qq", "remixicon", "slice", "stackshare", "taobao", "tiktok", "visa", "vscode", "wubi", "zcool", "wubi-input", "dev-to", "digital-ocean", "apache", "apache-kafka", "bash", "black-mesa", "cryengine", "deviantart", "dlna", "eslint", "freebsd", "gog", "goodreads", "hubspot", "hololens", "iobroker", "ipod", "kickstarter", "klingon", "lumx", "mapbox", "nativescript", "nfc", "openid", "oci", "ocr", "nas", "nuke", "pokeball", "deathly-hallows", "death-star", "pantone", "keynote", "mac", "sip", "hail", "hassio", "ansible", "arch", "artstation", "babel", "bootstrap", "graphql", "gmail", "gnome", "haskell", "humble", "inkscape", "jabber", "jsfiddle", "label-percent", "lastpass", "manjaro", "microsoft", "nodejs", "opensource", "redhat", "rdio", "sketch-logo", "sonos", "strava", "syllabary", "tailwind", "trello", "wii", "nix", "sitecore", "solidity", "tesla", "uber", "graphcool", "hass", "semantic-web", "home-assistant", "zigbee", "z-wave", "zend", "matrix", "cordova", "jedi", "jira", "dolby", "mixcloud", "framer", "figma", "stripe", "finn", "the-human", "ny-times", "gopuram", "web-awesome", "democrat", "republican"]
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,11 +90,26 @@ def phrase_of(name: str) -> str:
 def pool_icons() -> list[Icon]:
     """List the icons of the anchor pool: things that belong to no class of `Icons`, by family and name.
 
-    Left out are icons whose name has a word of a class, arrows, letters, signs, brands, people's marks, and variants of an
-    icon that is listed already (badges such as "-plus", outlines).
+    Left out are icons of the classes, icons whose name has a word of a class, and what `icons_pool.json` lists: badges
+    on another icon ("-plus"), abstract signs (arrows, letters), brands. Only the first cut of an icon is listed.
     """
-    taboo = {word for each in read_classes() for word in (*each.name.split(), *each.words)}
-    return [icon for font in FONTS for icon in _candidates(font) if _is_thing(icon.base, taboo)]
+    table = read_classes()
+    taboo = {word for each in table for word in (*each.name.split(), *each.words)}
+    drawn = {(icon.font, icon.code) for each in table for family in each.icons for icon in each.drawings(family)}
+    left_out = _left_out()
+    return [
+        icon
+        for font in FONTS
+        for icon in _candidates(font)
+        if (icon.font, icon.code) not in drawn
+        and not names_class(icon.base, taboo)
+        and _is_thing(icon.base, **left_out)
+    ]
+
+
+def _left_out() -> dict[str, frozenset[str]]:
+    text = (_paths.plugin_folder("datasets") / "icons_pool.json").read_text(encoding="utf-8")
+    return {kind: frozenset(" ".join(lines).split()) for kind, lines in json.loads(text).items()}
 
 
 def _candidates(font: str) -> list[Icon]:
@@ -118,19 +123,18 @@ def _candidates(font: str) -> list[Icon]:
     return [Icon(font, base + suffix, base, adjective, listed[base + suffix]) for base in bases]
 
 
-def _is_thing(base: str, taboo: set[str]) -> bool:
-    tokens = base.split("-")
-    if any(token.isdigit() for token in tokens[:1]) or any(re.search(r"\d{2}", token) for token in tokens):
+def _is_thing(base: str, badges: frozenset[str], abstract: frozenset[str], brands: frozenset[str]) -> bool:
+    """Tell whether `base` names a thing: neither a sign, nor another icon with a badge, nor a brand."""
+    first, *others = base.split("-")
+    if first.isdigit() or re.search(r"\d{2}", base):
         return False
-    if tokens[0] in _ABSTRACT or any(token in _BRANDS for token in tokens) or base in _BRANDS:
+    if base in abstract or first in abstract or base in brands or brands & {first, *others}:
         return False
-    if any(token in _BADGES or token in _ABSTRACT for token in tokens[1:]):
-        return False
-    return not names_class(base, taboo)
+    return not (badges | abstract) & set(others)
 
 
 def names_class(base: str, taboo: set[str]) -> bool:
-    """Tell whether the icon name `base` has a word of `taboo`: as a whole word, a plural, or, if four letters long, inside."""
+    """Tell whether the icon name `base` has a word of `taboo`: whole, in the plural, or (four letters on) within."""
     tokens = base.split("-")
     return any(
         word in tokens or f"{word}s" in tokens or (len(word) >= 4 and word in base) or ("-" in word and word in base)

@@ -38,8 +38,8 @@ Render = tuple[str, str, Picture]  # path below the folder, caption, pixels
 def render_icons(folder: Path, classes: Iterable[IconClass] | None = None, per_cell: int = PER_CELL) -> dict[str, Any]:
     """Render the data set `Icons` into `folder`, unless it is there already.
 
-    Files are `<domain>/<class>/<icon>_<k>.png` of 144 × 144 px and `captions.tsv`. The same fonts and the same Pillow give the
-    same bytes.
+    Files are `<domain>/<class>/<icon>_<k>.png` of 144 × 144 px and `captions.tsv`. The same fonts and the same Pillow
+    give the same bytes.
 
     Args:
         folder: place of the data set; it appears complete or not at all.
@@ -60,10 +60,17 @@ def render_icons(folder: Path, classes: Iterable[IconClass] | None = None, per_c
 def render_pool(folder: Path, icons: Iterable[Icon] | None = None) -> dict[str, Any]:
     """Render the anchor pool into `folder`, unless it is there already: `*.png` and `pool.tsv` (file, tab, caption).
 
-    Each icon is drawn once, in the manner of its family; `icons` defaults to `bench.icon_names.pool_icons()`. Returns and
-    raises as `render_icons` does.
+    Each icon is drawn once, in the manner of its family; `icons` defaults to `bench.icon_names.pool_icons()`. Returns
+    and raises as `render_icons` does.
     """
     return _publish(folder, "pool.tsv", lambda: _pool_renders(pool_icons() if icons is None else icons))
+
+
+def built_in_pool(cache: Path) -> Path:
+    """Give the TSV file (image file, tab, caption) of the built-in anchor pool, rendered into `cache` if absent."""
+    folder = cache / f"icon-pool-v{VERSION}"
+    render_pool(folder)
+    return folder / "pool.tsv"
 
 
 def contact_sheet(folder: Path, path: Path, per_cell: int = 2) -> None:
@@ -118,7 +125,7 @@ def _publish(folder: Path, captions: str, renders: Any) -> dict[str, Any]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     if (marker := _finished(folder)) is None:
-        raise Conflict(f"could not put the rendered icons at {folder}; check that the folder above it can be written to")
+        raise Conflict(f"could not put the rendered icons at {folder}; check that {folder.parent} can be written to")
     return marker
 
 
@@ -147,7 +154,7 @@ def _write(draft: Path, captions: str, renders: Iterator[Render]) -> None:
     pixels = hashlib.sha256()
     for name, text, picture in renders:
         (draft / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(draft / name, compress_level=3)  # 6 takes twice as long as all the drawing, and saves 1 %
+        Image.fromarray(picture).save(draft / name, compress_level=3)  # level 6 takes 2.5 times as long to save 1 %
         pixels.update(name.encode())
         pixels.update(picture.tobytes())
         lines.append(f"{name}\t{text}\n")

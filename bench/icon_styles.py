@@ -33,7 +33,8 @@ def draw(style: str, glyph: Image.Image, rng: np.random.Generator) -> Picture:
     """Draw `glyph` (white on black, cropped) in `style`; position, size, angle and colours come from `rng`."""
     picture = STYLES[style](glyph, rng)
     # 64 levels look the same as 256, and make noisy pictures smaller on disk.
-    return (np.rint(np.clip(picture, 0, 255) * (63 / 255)) * (255 / 63)).astype(np.uint8)
+    levels: Picture = (np.rint(np.clip(picture, 0, 255) * (63 / 255)) * (255 / 63)).astype(np.uint8)
+    return levels
 
 
 def _ink(glyph: Image.Image, rng: np.random.Generator) -> Plane:
@@ -51,7 +52,9 @@ def _chalk(glyph: Image.Image, rng: np.random.Generator) -> Plane:
     strokes = 0.5 + 0.5 * _stripes(rng, period=rng.uniform(0.030, 0.050), bend=1.2)
     body = shape * (rng.uniform(0.15, 0.35) + 0.55 * strokes)
     grain = np.clip(0.80 + 0.36 * _grain(rng) + 0.25 * _clouds(rng, 9, 9), 0.08, 1)
-    chalk = _pick(rng, [(246, 246, 238), (250, 232, 130), (250, 176, 190), (160, 212, 246), (178, 236, 170), (250, 190, 120)])
+    chalk = _pick(
+        rng, [(246, 246, 238), (250, 232, 130), (250, 176, 190), (160, 212, 246), (178, 236, 170), (250, 190, 120)]
+    )
     dust = 0.16 * _blur(shape, 5)
     return _blend(ground, chalk, np.maximum(np.maximum(_rim(shape, 5), body) * grain, dust))
 
@@ -78,8 +81,11 @@ def _gradient(glyph: Image.Image, rng: np.random.Generator) -> Plane:
     for _ in range(int(rng.integers(0, 4))):
         ground = ground + 22 * _disc(rng)[..., None]
     opposite = hue + turn / 2 + 0.5 + rng.uniform(-0.08, 0.08)
-    first, second = (_hsv(opposite, 0.12, 1.0), _hsv(opposite, 0.55, 1.0)) if dark else (
-        _hsv(opposite, 0.9, 0.30), _hsv(opposite + 0.12, 0.9, 0.52))
+    first, second = (
+        (_hsv(opposite, 0.12, 1.0), _hsv(opposite, 0.55, 1.0))
+        if dark
+        else (_hsv(opposite, 0.9, 0.30), _hsv(opposite + 0.12, 0.9, 0.52))
+    )
     shadow = np.roll(_blur(shape, 3), (4, 3), axis=(0, 1)) * (0.40 if dark else 0.22)
     return _blend(_blend(ground, np.zeros(3, np.float32), shadow), _ramp(rng, first, second), shape)
 
@@ -108,7 +114,7 @@ def _place(glyph: Image.Image, rng: np.random.Generator, wobble: float = 0.0) ->
     placed = glyph.transform((2 * SIDE, 2 * SIDE), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     if wobble:
         placed = _bend(placed, rng, wobble)
-    return np.asarray(placed.reduce(2), np.float32) / 255
+    return np.asarray(placed.reduce(2), np.float32) / np.float32(255)
 
 
 def _bend(image: Image.Image, rng: np.random.Generator, wobble: float) -> Image.Image:
@@ -142,7 +148,7 @@ def _grain(rng: np.random.Generator) -> Plane:
 def _stripes(rng: np.random.Generator, period: float, bend: float) -> Plane:
     angle = rng.uniform(0, math.pi)
     along = _X * math.cos(angle) + _Y * math.sin(angle)
-    return np.sin(along * (2 * math.pi / period) + bend * 2 * _clouds(rng, 5, 5)).astype(np.float32)
+    return np.asarray(np.sin(along * (2 * math.pi / period) + bend * 2 * _clouds(rng, 5, 5)), np.float32)
 
 
 def _ramp(rng: np.random.Generator, first: Plane, second: Plane) -> Plane:
@@ -153,7 +159,7 @@ def _ramp(rng: np.random.Generator, first: Plane, second: Plane) -> Plane:
 
 def _disc(rng: np.random.Generator) -> Plane:
     x, y, radius = rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.uniform(0.1, 0.4)
-    return np.clip((radius - np.hypot(_X - x, _Y - y)) * SIDE, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((radius - np.hypot(_X - x, _Y - y)) * SIDE, 0, 1), np.float32)
 
 
 def _blend(ground: Plane, colour: Plane, alpha: Plane) -> Plane:
@@ -194,4 +200,4 @@ def _blur(shape: Plane, radius: float) -> Plane:
     from PIL import Image, ImageFilter
 
     blurred = Image.fromarray((shape * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(radius))
-    return np.asarray(blurred, np.float32) / 255
+    return np.asarray(blurred, np.float32) / np.float32(255)

@@ -6,6 +6,7 @@ The first line makes a document of the output where no class is loaded yet, so `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from bench.comparison import Family
@@ -20,7 +21,7 @@ from bench.formats import (
 from bench.report import Report
 from bench.tables import Cell, Table, TableRow, best_and_second
 
-_HEAD = r"""% Needs \usepackage{booktabs}. Compiles as it is; in a document of yours the next line and the last do nothing.
+_HEAD = r"""% Needs \usepackage{booktabs}. Compiles as it is; inside a document the next line and the last do nothing.
 \ifdefined\maketitle\else\documentclass{article}\usepackage{booktabs}\def\clipbedend{\end{document}}\begin{document}\fi
 """
 _TAIL = "\\ifdefined\\clipbedend\\expandafter\\clipbedend\\fi\n"
@@ -42,7 +43,11 @@ _SPECIAL = {
     "‡": r"$\ddagger$",
     "…": r"\ldots{}",
 }
-_SIZES = (("", 5.2, 12), ("\\small\\setlength{\\tabcolsep}{4pt}", 4.8, 8), ("\\footnotesize\\setlength{\\tabcolsep}{3pt}", 4.3, 6))
+_SIZES = (
+    ("", 5.2, 12),
+    ("\\small\\setlength{\\tabcolsep}{4pt}", 4.8, 8),
+    ("\\footnotesize\\setlength{\\tabcolsep}{3pt}", 4.3, 6),
+)
 _SMALLEST = "\\scriptsize\\setlength{\\tabcolsep}{2pt}"
 _LINE_WIDTH = 345
 """Points: article's line; sizes are tried with their mean width of a character and the space between two columns."""
@@ -107,7 +112,9 @@ def _tabular(table: Table) -> str:
     ranked = [best_and_second(table, column) for column in range(len(table.columns))]
     rows = [["", *map(escape, table.columns)]]
     for place, row in enumerate(table.rows):
-        cells = [_cell(cell, place in best, place in second) for cell, (best, second) in zip(row.cells, ranked, strict=True)]
+        cells = [
+            _cell(cell, place in best, place in second) for cell, (best, second) in zip(row.cells, ranked, strict=True)
+        ]
         rows.append([_label(row), *cells])
     plain = [["", *table.columns], *([row.label, *map(cell_text, row.cells)] for row in table.rows)]
     return _ruled(rows, _size(plain))
@@ -135,7 +142,8 @@ def _size(rows: Sequence[Sequence[str]]) -> str:
 
 def _signed(words: str) -> str:
     """Escape, and set the sign of a number as a sign."""
-    return " ".join(f"${word}$" if word[:1] in "+-" and word[1:2].isdigit() else escape(word) for word in words.split(" "))
+    is_number = re.compile(r"[+-][0-9]").match
+    return " ".join(f"${word}$" if is_number(word) else escape(word) for word in words.split(" "))
 
 
 def _cell(cell: Cell, is_best: bool, is_second: bool) -> str:

@@ -99,9 +99,7 @@ class Protocol(abc.ABC):
         """
 
 
-def split_indices(
-    n: int, holdout_fraction: float, trial_seed: int, domain_index: int
-) -> tuple[list[int], list[int]]:
+def split_indices(n: int, holdout_fraction: float, trial_seed: int, domain_index: int) -> tuple[list[int], list[int]]:
     """Split `range(n)` into ("in", "out") as DomainBed does, order included.
 
     `RandomState(seed_hash(trial_seed, domain_index)).shuffle(range(n))`; the first int(n * holdout_fraction) are "out",
@@ -194,6 +192,8 @@ def _view(dataset: Dataset, domain: int, indices: Sequence[int], name: str) -> V
 def _check_domains(dataset: Dataset, spec: TrialSpec) -> None:
     names = [domain.name for domain in dataset.domains]
     if not spec.test_domains or max(spec.test_domains) >= len(names) or min(spec.test_domains) < 0:
-        raise SpecError(f"test_domains={list(spec.test_domains)} do not fit {dataset.name}: 0..{len(names) - 1} are {names}")
+        raise SpecError(
+            f"test_domains={list(spec.test_domains)} do not fit {dataset.name}: 0..{len(names) - 1} are {names}"
+        )
     if len(spec.test_domains) >= len(names):
         raise SpecError(f"test_domains={list(spec.test_domains)} leave no domain of {dataset.name} to train on")

@@ -104,7 +104,10 @@ def _final_steps(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, .
     for record in records:
         key = (str(record["predictor"]), str(record["trial"]))
         last[key] = max(last.get(key, 0), int(record["step"]))
-    return {label: _distinct([(step,) for (other, _), step in last.items() if other == label]) for label in {key[0] for key in last}}
+    by_label: dict[str, set[int]] = defaultdict(set)
+    for (label, _), step in last.items():
+        by_label[label].add(step)
+    return {label: _distinct([steps]) for label, steps in by_label.items()}
 
 
 def _distinct(groups: Iterable[Iterable[int]]) -> tuple[int, ...]:

@@ -8,11 +8,14 @@ In-tree plug-ins are found by looking into their folder, third-party ones throug
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from bench.errors import Conflict, UnknownName
@@ -44,19 +47,23 @@ class Registry(Generic[T]):
         Raises:
             Conflict: the name is taken by something from another place.
         """
+        called_at = _caller()
 
         def decorate(entry: T) -> T:
-            self.add(name, entry)
+            self._add(name, entry, _origin(entry, called_at))
             return entry
 
         return decorate
 
     def add(self, name: str, entry: T) -> None:
         """Register `entry` under `name`; the plain-call form of `register`."""
-        origin = _origin(entry)
+        self._add(name, entry, _origin(entry, _caller()))
+
+    def _add(self, name: str, entry: T, origin: str) -> None:
         if name in self._entries and self._origins[name] != origin:
             raise Conflict(
-                f"two things are registered as the {self.kind} {name!r}: {self._origins[name]} and {origin}; rename one of them"
+                f"two things are registered as the {self.kind} {name!r}: {self._origins[name]} and {origin}; "
+                "rename one of them"
             )
         self._entries[name] = entry
         self._origins[name] = origin
@@ -101,13 +108,15 @@ class Registry(Generic[T]):
         self._loaded = True
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
-            self._try(module.name, lambda name=module.name: importlib.import_module(f"{self._package}.{name}"))
+            self._try(module.name, functools.partial(importlib.import_module, f"{self._package}.{module.name}"))
         for point in entry_points(group=self._group):
-            self._try(f"{point.name} ({point.value})", lambda point=point: self._add_foreign(point.name, point.load()))
+            self._try(f"{point.name} ({point.value})", functools.partial(self._add_foreign, point))
 
-    def _add_foreign(self, name: str, entry: Any) -> None:
-        if name not in self._entries:
-            self.add(name, entry)
+    def _add_foreign(self, point: EntryPoint) -> None:
+        entry = point.load()
+        if isinstance(entry, ModuleType) or entry is self._entries.get(point.name):
+            return  # importing it was enough: it registers what it has by itself
+        self._add(point.name, entry, _origin(entry, f"entry point {point.value}"))
 
     def _try(self, name: str, load: Callable[[], object]) -> None:
         try:
@@ -129,15 +138,20 @@ def unknown_name(kind: str, name: str, known: tuple[str, ...], broken: dict[str,
     return message
 
 
-def _origin(entry: object) -> str:
+def _origin(entry: object, called_at: str) -> str:
+    """Say where `entry` was written: a class or function in its own file, anything else where it was registered."""
+    if not (inspect.isclass(entry) or inspect.isfunction(entry)):
+        return called_at
     try:
-        target: Any = entry if inspect.isclass(entry) or inspect.isfunction(entry) else type(entry)
-        file = inspect.getsourcefile(target)
-        line = inspect.getsourcelines(target)[1]
+        return f"{inspect.getsourcefile(entry)}:{inspect.getsourcelines(entry)[1]}"
     except (OSError, TypeError):
-        return repr(entry)
-    declared = getattr(entry, "declared_at", None)
-    return declared or f"{file}:{line}"
+        return called_at
+
+
+def _caller() -> str:
+    """Give file:line of what called the caller of this function."""
+    frame = sys._getframe(2)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 algorithms: Registry[Any] = Registry("algorithm", "bench.algorithms", "clipbed.algorithms")

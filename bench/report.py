@@ -33,7 +33,7 @@ class Options:
         algorithms: only these algorithms or predictor labels, in this order; all where empty.
         all_predictors: show further predictors of a training too, not only the main one.
         against: label of the reference row; None = ZeroShot, else ERM, else the first.
-        errorbars: one of `ERROR_BARS`; None = DomainBed's for results that are all DomainBed's, "stderr" for all others.
+        errorbars: one of `ERROR_BARS`; None = "domainbed" for results that are all DomainBed's, else "stderr".
         alpha: level of intervals and marks.
     """
 
@@ -82,7 +82,8 @@ def shown_records(results: Results, options: Options) -> list[dict[str, Any]]:
     _check(options.algorithms, sorted({*algorithms, *labels}), "algorithm", results)
     shown = [record for record in results.records if _is_shown(record, options)]
     if not shown:
-        raise RecordsMissing(f"none of the {len(results.records)} records in {results.root} passes --datasets and --algorithms")
+        n_all = len(results.records)
+        raise RecordsMissing(f"none of the {n_all} records in {results.root} passes --datasets and --algorithms")
     return shown
 
 
@@ -119,13 +120,13 @@ def _build(
     tables = build_tables(layout, choices, rule, errorbars)
     families = [compare(table, reference, alpha) for table in tables] if reference is not None else []
     footer = [
-        f"Accuracy in percent on the held-out domain (its in split). Model selection: {RULE_TEXTS[rule]}.",
+        f"Accuracy in percent on the held-out domain (its in-split). Model selection: {RULE_TEXTS[rule]}.",
         *_trials_and_errors(tables, errorbars),
         *_marks(tables),
         *several_runs(choices),
         *_origin(provenance),
-        *_left_out(results, provenance),
-        *(f"Note: {note}" for note in provenance.notes),
+        *left_out(results, provenance),
+        *(f"Note: {note.rstrip('.')}." for note in provenance.notes),
     ]
     shown = tuple(family for family in families if family.comparisons)
     return Report(rule, errorbars, tuple(tables), shown, tuple(footer), provenance.warnings)
@@ -176,7 +177,8 @@ def _origin(provenance: Provenance) -> list[str]:
     return [". ".join(part[0].upper() + part[1:] for part in parts) + "."]
 
 
-def _left_out(results: Results, provenance: Provenance) -> list[str]:
+def left_out(results: Results, provenance: Provenance) -> list[str]:
+    """Say what was not used, or used though unfinished; nothing where there is nothing to say."""
     used = "included" if results.includes_unfinished else "left out"
     counts = {
         f"unfinished runs {used}": results.n_unfinished,

@@ -70,7 +70,7 @@ class Choice:
         hparams_seed: the chosen hparams.
         step: the chosen step.
         value: accuracy on the held-out domain's "in" split, in 0..1.
-        validation: the rule's validation value of the choice; NaN where `last` needed none.
+        validation: the rule's validation value of the choice; None where `last` needed none.
         trial: id of the chosen trial.
         n_candidates: finished trials (hparams) that the choice was made from.
         record: the whole record, for its provenance.
@@ -86,7 +86,7 @@ class Choice:
     hparams_seed: int
     step: int
     value: float
-    validation: float
+    validation: float | None
     trial: str
     n_candidates: int
     record: Mapping[str, Any] = field(compare=False, repr=False)
@@ -95,6 +95,11 @@ class Choice:
     def row(self) -> Row:
         """The row it belongs to."""
         return Row(self.algorithm, self.backbone, self.pretrained)
+
+    @property
+    def group(self) -> Group:
+        """The group it was made for."""
+        return Group(self.protocol, self.dataset, self.row, self.test_domain, self.trial_seed)
 
 
 def select(records: Iterable[Mapping[str, Any]], rule: str) -> list[Choice]:
@@ -116,7 +121,7 @@ def select(records: Iterable[Mapping[str, Any]], rule: str) -> list[Choice]:
         raise UnknownName(unknown_name("selection rule", rule, RULES))
     choices = (_choose(group, candidates, _RULES[rule]) for group, candidates in _grouped(records).items())
     found = [choice for choice in choices if choice is not None]
-    return sorted(found, key=lambda choice: (choice.protocol, choice.dataset, choice.row, choice.test_domain, choice.trial_seed))
+    return sorted(found, key=lambda choice: choice.group)
 
 
 def settings(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -152,7 +157,8 @@ def groups_of(record: Mapping[str, Any]) -> list[Group]:
         return [Group(protocol, dataset, row, int(domain), seed) for domain in held_out(record)]
     except (KeyError, TypeError, ValueError) as error:
         needs = "dataset, algorithm, test_domains (or test_envs), trial_seed, hparams_seed and step"
-        raise SpecError(f"this is no record, {type(error).__name__} {error}: it needs {needs}: {str(record)[:200]}") from None
+        reason = f"{type(error).__name__} {error}"
+        raise SpecError(f"this is no record ({reason}), it needs {needs}: {str(record)[:200]}") from None
 
 
 def count_domains(record: Mapping[str, Any]) -> int:
@@ -200,8 +206,8 @@ def _grouped(records: Iterable[Mapping[str, Any]]) -> dict[Group, list[_Candidat
                     seen[other.test_domain] = (trial, _number(record, f"env{other.test_domain}_in_acc"))
     for group, candidates in singles.items():
         for candidate in candidates.values():
-            by_step = pairs.get(group, {}).get(candidate.hparams_seed, {})
-            candidate.pairs = {step: {domain: value for domain, (_, value) in of.items()} for step, of in by_step.items()}
+            for step, seen in pairs.get(group, {}).get(candidate.hparams_seed, {}).items():
+                candidate.pairs[step] = {domain: value for domain, (_, value) in seen.items()}
     return {group: list(candidates.values()) for group, candidates in singles.items()}
 
 
@@ -225,7 +231,7 @@ def _choose(group: Group, candidates: list[_Candidate], best_step: Callable[[_Ca
         hparams_seed=candidate.hparams_seed,
         step=chosen.step,
         value=value,
-        validation=chosen.validation,
+        validation=None if math.isnan(chosen.validation) else chosen.validation,
         trial=candidate.trial,
         n_candidates=len(candidates),
         record=record,
@@ -233,7 +239,8 @@ def _choose(group: Group, candidates: list[_Candidate], best_step: Callable[[_Ca
 
 
 def _by_training_domains(candidate: _Candidate) -> _Step:
-    return _best({step: _training_domain_accuracy(record, candidate.test_domain) for step, record in candidate.steps.items()})
+    test_domain = candidate.test_domain
+    return _best({step: _training_domain_accuracy(record, test_domain) for step, record in candidate.steps.items()})
 
 
 def _by_leaving_one_out(candidate: _Candidate) -> _Step:

@@ -39,8 +39,8 @@ class TrialSpec:
         evaluate_every: an evaluation every so many updates, besides the first and the last.
         holdout_fraction: share of each domain in its "out" split.
         unlabeled: where unlabelled images of the held-out domain come from, for methods that use them: its "out" split
-            (so that none of them is reported on), its "in" split (transductive, as UEO's code) or a "uda" split cut from
-            "in" as DomainBed does.
+            (so that none of them is reported on), its "in" split (transductive, as UEO's code) or a "uda" split cut
+            from "in" as DomainBed does.
         uda_holdout_fraction: share of "in" that becomes the "uda" split.
         evaluate: "selection" takes only the splits that a selection rule reads, "all" takes every split.
         skip_bad_images: leave undecodable images out instead of stopping.
@@ -72,6 +72,8 @@ class TrialSpec:
         """
         object.__setattr__(self, "test_domains", tuple(int(domain) for domain in self.test_domains))
         object.__setattr__(self, "hparams", dict(self.hparams))
+        for name in ("holdout_fraction", "uda_holdout_fraction"):  # 0 and 0.0 are one trial
+            object.__setattr__(self, name, float(getattr(self, name)))
         checks = {
             "steps": (self.steps >= 0, "a whole number from 0"),
             "evaluate_every": (self.evaluate_every >= 1, "a whole number from 1"),
@@ -83,7 +85,9 @@ class TrialSpec:
             "evaluate": (self.evaluate in ("selection", "all"), "selection or all"),
             "test_domains": (len(set(self.test_domains)) == len(self.test_domains), "domains, each once"),
         }
-        wrong = [f"{name}={getattr(self, name)!r} (allowed: {allowed})" for name, (ok, allowed) in checks.items() if not ok]
+        wrong = [
+            f"{name}={getattr(self, name)!r} (allowed: {allowed})" for name, (ok, allowed) in checks.items() if not ok
+        ]
         if (self.unlabeled == "uda") != (self.uda_holdout_fraction > 0):
             wrong.append("unlabeled='uda' and uda_holdout_fraction above 0 go together")
         if wrong:
@@ -109,14 +113,17 @@ class TrialSpec:
         """Read a spec back.
 
         Raises:
-            SpecError: fields are missing or unknown.
+            SpecError: fields are missing, unknown or of a wrong type.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         required = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
         unknown, missing = sorted(set(value) - names), sorted(required - set(value))
         if unknown or missing:
             raise SpecError(f"this is no trial of this version: unknown fields {unknown}, missing fields {missing}")
-        return cls(**{name: value[name] for name in names if name in value})
+        try:
+            return cls(**{name: value[name] for name in names if name in value})
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"this is no trial of this version: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

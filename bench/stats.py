@@ -134,7 +134,7 @@ def smallest_sign_flip_p(n_units: int) -> float:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust the p-values of one family for its size, after Holm (1979); None (no test) stays None and counts for nothing.
+    """Adjust the p-values of one family for its size, after Holm (1979); None (no test) stays None, uncounted.
 
     Raises:
         ValueError: a p-value is not in [0, 1].

@@ -11,6 +11,7 @@
     predictions.npz  label and score of every test sample, at the last step
     env.json         versions, host, threads, times
     error.txt        traceback of a failed attempt
+    log.txt          what attempts in a process of their own said on standard output and error; often absent
 
 This is the only module that knows these names. The state is a pure function of the folder (and, for a process of this
 host, of whether it still lives).
@@ -24,7 +25,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ LOST_AFTER_SECONDS = 180.0
 """A process of another host counts as lost when its heartbeat is older than this."""
 
 
-class State(str, Enum):
+class State(StrEnum):
     """What a run folder says of its trial."""
 
     PENDING = "pending"
@@ -88,7 +89,9 @@ class Run:
         """
         value = self.spec_json()
         if value is None:
-            raise SpecError(f"{self.folder} holds no readable spec.json: it is no run folder, or was damaged; delete it")
+            raise SpecError(
+                f"{self.folder} holds no readable spec.json: it is no run folder, or was damaged; delete it"
+            )
         return TrialSpec.from_json(value)
 
     def spec_json(self) -> dict[str, Any] | None:
@@ -114,11 +117,20 @@ class Run:
         """
         status = self.status()
         said = status.get("state")
-        if said in (State.DONE, State.FAILED):
-            return State(said)
+        now = time.time() if now is None else now
+        if said == State.DONE:
+            return State.DONE
+        if self._is_claimed(since=status.get("attempt", 0), now=now):
+            return State.RUNNING
         if said == State.RUNNING:
-            return State.RUNNING if _is_alive(status, time.time() if now is None else now) else State.LOST
-        return State.PENDING
+            return State.RUNNING if _is_alive(status, now) else State.LOST
+        return State.FAILED if said == State.FAILED else State.PENDING
+
+    def _is_claimed(self, since: int, now: float) -> bool:
+        """Whether a live process holds a claim newer than attempt `since` and has not said anything yet."""
+        latest = self._last_attempt()
+        claim = files.read_json(self._path(f"attempt.{latest}")) if latest > since else None
+        return isinstance(claim, dict) and _is_alive({**claim, "heartbeat": claim.get("claimed", 0)}, now)
 
     @property
     def is_done(self) -> bool:
@@ -132,7 +144,7 @@ class Run:
     def error(self) -> str | None:
         """Give the traceback of a failed attempt."""
         try:
-            return self._path("error.txt").read_text()
+            return self._path("error.txt").read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 
@@ -146,10 +158,20 @@ class Run:
         """Where the predictions of the last step are."""
         return self._path("predictions.npz")
 
+    @property
+    def error_path(self) -> Path:
+        """Where the traceback of a failed attempt is."""
+        return self._path("error.txt")
+
+    @property
+    def log_path(self) -> Path:
+        """Where an attempt in a process of its own writes what libraries say."""
+        return self._path("log.txt")
+
     def reset(self) -> None:
         """Forget a failed attempt, so that the trial is pending again; checkpoint and records stay."""
-        for name in ("status.json", "error.txt"):
-            self._path(name).unlink(missing_ok=True)
+        files.replace_json(self._path("status.json"), {"state": State.PENDING.value, "attempt": self._last_attempt()})
+        self._path("error.txt").unlink(missing_ok=True)
 
     def delete(self) -> None:
         """Remove the run folder with all it holds."""
@@ -204,7 +226,9 @@ class Attempt:
         if (self.run.folder / f"attempt.{self.number + 1}").exists():
             raise Superseded(f"attempt {self.number} of {self.run.trial_id}")
 
-    def beat(self, step: int, steps: int, *, doing: str = "training", rate: float | None = None, force: bool = False) -> None:
+    def beat(
+        self, step: int, steps: int, *, doing: str = "training", rate: float | None = None, force: bool = False
+    ) -> None:
         """Say that the attempt lives and where it is; writes at most every few seconds.
 
         Args:
@@ -248,7 +272,8 @@ class Attempt:
     def _say(self, state: State, **details: Any) -> None:
         self.check()
         status = {"state": state.value, "attempt": self.number, "heartbeat": time.time(), **_this_process(), **details}
-        files.replace_json(self.run._path("status.json"), {key: value for key, value in status.items() if value is not None})
+        said = {key: value for key, value in status.items() if value is not None}
+        files.replace_json(self.run._path("status.json"), said)
 
 
 def find_runs(root: Path) -> list[Run]:
@@ -273,7 +298,10 @@ def find_run(root: Path, trial: str) -> Run:
     if not runs:
         raise UnknownName(f"no trial below {root} begins with {trial!r}; `sweep status` lists them")
     if len(runs) > 1:
-        raise Conflict(f"{len(runs)} trials below {root} begin with {trial!r}; give more of the id")
+        folders = ", ".join(str(run.folder) for run in runs[:5])
+        raise Conflict(
+            f"{len(runs)} trials below {root} begin with {trial!r}: {folders}; give more of the id or the folder"
+        )
     return runs[0]
 
 

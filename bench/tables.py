@@ -14,7 +14,7 @@ import numpy as np
 
 from bench import domainbed
 from bench.errors import Conflict
-from bench.selection import Choice, Group, Row, count_domains
+from bench.selection import Choice, Group, Row, count_domains, row_of
 from bench.stats import error_bar
 
 AVERAGE = "Avg"
@@ -140,11 +140,11 @@ def lay_out(
     domains = _domains(records)
     names = datasets or tuple(domainbed.ENVIRONMENTS)
     order = sorted(domains, key=lambda key: (key[0], _place(key[1], names), natural(key[1])))
-    transductive = {(str(record["predictor"]), str(record.get("backbone") or "")) for record in records if record.get("transductive")}
+    transductive = {row_of(record) for record in records if record.get("transductive")}
     return Layout(
         rows=dict(zip(rows, label_rows(rows), strict=True)),
         domains={key: domains[key] for key in order},
-        transductive=frozenset(row for row in rows if (row.algorithm, row.backbone) in transductive),
+        transductive=frozenset(transductive),
         started=started,
     )
 
@@ -212,8 +212,8 @@ def best_and_second(table: Table, column: int, digits: int = 1) -> tuple[set[int
 
 def natural(name: str) -> tuple[tuple[bool, float, str], ...]:
     """Give a sort key that puts location_9 before location_38, and a before B."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", name)
-    return tuple((not part[:1].isdigit(), float(part), "") if part[:1].isdigit() else (True, 0.0, part.lower()) for part in parts if part)
+    parts = (part for part in re.split(r"([0-9]+(?:\.[0-9]+)?)", name) if part)
+    return tuple((False, float(part), "") if part[0] in "0123456789" else (True, 0.0, part.lower()) for part in parts)
 
 
 def _averages(tables: Sequence[Table], layout: Layout, errorbars: str) -> Table:
@@ -250,7 +250,8 @@ def _average(cells: Sequence[Cell], errorbars: str) -> Cell:
     trials = {}
     for seed in shared:
         of_trial = [cell.trials[seed] for cell in cells]
-        trials[seed] = Trial(float(np.mean([trial.value for trial in of_trial])), tuple(trial.pairing for trial in of_trial))
+        mean = float(np.mean([trial.value for trial in of_trial]))
+        trials[seed] = Trial(mean, tuple(trial.pairing for trial in of_trial))
     error = error_bar([trial.value for trial in trials.values()], errorbars) if trials else None
     return Cell(State.VALUE, sum(means) / len(means), error, trials)
 

@@ -117,3 +117,31 @@ def make_batches(synthetic: SimpleNamespace) -> Callable[[int], tuple[list[Any],
         return labelled, [batch(domain, step, labelled=False) for domain in synthetic.unlabeled]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of real files: three domains, two classes, 20 images each of several sizes and formats."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("images") / "toy"
+    stream = np.random.default_rng(3)
+    for d, domain in enumerate(("drawn", "painted", "photo")):
+        for c, name in enumerate(("cat", "sports_car")):
+            (root / domain / name).mkdir(parents=True)
+            for i in range(20):
+                height, width = int(stream.integers(60, 180)), int(stream.integers(60, 180))
+                pixels = stream.integers(0, 120, (height, width, 3)) + 40 * d + (90 if c else 0) * np.array([1, 0, 0])
+                picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+                picture.save(root / domain / name / f"{i:03d}.{'png' if i % 2 else 'jpg'}")
+    return root
+
+
+@pytest.fixture
+def small_dataset(small_images: Path) -> Any:
+    """The data set in `small_images`."""
+    from bench.dataset import Dataset, read_domain
+
+    names = ("drawn", "painted", "photo")
+    domains = tuple(read_domain(name, small_images, name, ("cat", "sports_car")) for name in names)
+    return Dataset("toy", ("cat", "sports car"), domains)

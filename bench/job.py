@@ -1,0 +1,139 @@
+"""`run_trial`: the one function that a launcher calls, in this process or another one. Idempotent."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from bench import train
+from bench.data import ImageStore
+from bench.dataset import find_dataset
+from bench.errors import BenchError
+from bench.models import load_backbone
+from bench.spec import Places, TrialSpec
+from bench.store import Attempt, Busy, Run, State, Superseded
+
+
+def run_trial(
+    folder: str, *, threads: int | None = None, device: str | None = None, parent: int | None = None
+) -> str:
+    """Run the trial in `folder` to its end, from its checkpoint where there is one.
+
+    A failure of the trial raises nothing: it is written into the folder.
+
+    Args:
+        folder: the run folder.
+        threads: threads of torch on the CPU; torch's default if None.
+        device: torch's name of a device; a GPU where there is one if None.
+        parent: process that must live on; when this process gets another parent the trial stops at its next step.
+
+    Returns:
+        The state the trial is left in: "done", "failed", "pending" (stopped on request, has a checkpoint) or "running"
+        (another live process has it).
+    """
+    run = Run(Path(folder))
+    if run.is_done:
+        return State.DONE.value
+    try:
+        attempt = run.claim()
+    except Busy:
+        return State.RUNNING.value
+    try:
+        with _stop_on_signals() as signalled:
+            return _run(attempt, threads, device, lambda: signalled() or (parent is not None and os.getppid() != parent))
+    except Superseded:
+        return State.RUNNING.value
+
+
+def prepare(spec: TrialSpec, places: Places, progress: Callable[[str], None]) -> None:
+    """Do once, before many trials start, what they would all do: read the data set's files, decode its images.
+
+    Raises:
+        BenchError: data or weights are not as they must be.
+    """
+    dataset = find_dataset(spec.dataset).load(places)
+    backbone = load_backbone(spec.backbone, spec.pretrained, places)
+    store = ImageStore(dataset, backbone.image, places.cache_folder(), progress)
+    if not spec.skip_bad_images:
+        store.refuse_bad_images()
+
+
+def _run(attempt: Attempt, threads: int | None, device: str | None, stop: Callable[[], bool]) -> str:
+    run = attempt.run
+    try:
+        spec = run.spec
+        attempt.beat(0, spec.steps, doing="starting", force=True)
+        if threads:
+            torch.set_num_threads(threads)
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        began = time.time()
+
+        def pulse(doing: str) -> None:
+            attempt.beat(trial.algorithm.updates if trial else 0, spec.steps, doing=doing)
+            if stop():
+                raise train.Stopped
+
+        trial: train.Trial | None = None
+        trial = train.build(spec, run.places, chosen, pulse)
+        built = time.time()
+        train.run(trial, attempt, stop)
+        attempt.write_env(_environment(chosen, build_seconds=built - began, seconds=time.time() - began))
+        attempt.finish(spec.steps, spec.steps)
+        return State.DONE.value
+    except train.Stopped:
+        attempt.release(trial.algorithm.updates if trial else 0, run.spec.steps)
+        return State.PENDING.value
+    except Superseded:
+        raise
+    except BenchError as error:
+        attempt.fail(str(error) + "\n", str(error))
+        return State.FAILED.value
+    except Exception as error:
+        attempt.fail(traceback.format_exc(), f"{type(error).__name__}: {error}")
+        return State.FAILED.value
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Note SIGTERM and SIGINT instead of dying of them; only the main thread may do so."""
+    asked = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked.is_set
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _environment(device: torch.device, **seconds: float) -> dict[str, Any]:
+    packages = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        **{name: round(value, 3) for name, value in seconds.items()},
+    }

@@ -1,0 +1,367 @@
+"""From what a user asks for to trials: names looked up, hparams resolved, data found, everything checked before a start.
+
+Owns the order of trials and the checks that need more than one field of one trial. Runs nothing and writes no results; data
+sets that are rendered (`Icons`) are rendered here at their first use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.dataset import Dataset, DatasetInfo, find_dataset
+from bench.errors import BenchError, Conflict, DataMissing, SpecError, UnknownName
+from bench.hparams import resolve
+from bench.models import check_backbone
+from bench.registry import algorithms, datasets, protocols, unknown_name
+from bench.spec import Places, TrialSpec
+from bench.sweepfile import Sweep
+
+EVALUATE_AT_MOST_EVERY = 300
+"""DomainBed's checkpoint frequency of its image data sets; a shorter training is evaluated in its middle."""
+
+_WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")
+_FOLDER = "folder"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial to run, and where it finds its things on this machine."""
+
+    spec: TrialSpec
+    places: Places
+
+
+def plan(
+    wanted: Iterable[Sweep | TrialSpec], places: Places, *, say: Say = lambda text: None, render: bool = True
+) -> list[Planned]:
+    """Give the trials of all sweeps, each once, in DomainBed's order (trial, data set, method, held-out, hparams seed).
+
+    Args:
+        wanted: what a sweep file's `trials()` gave, or the sweep of the command's options.
+        places: where this machine keeps data and weights.
+        say: told what takes its time.
+        render: look into embedded data sets too, which may have to be rendered for it.
+
+    Raises:
+        BenchError: something is wrong; one message holds all that could be found.
+    """
+    problems = Problems()
+    _check_places(places, problems)
+    shelf = _Shelf(places, problems, say, render)
+    found: dict[str, Planned] = {}
+    for each in wanted:
+        if isinstance(each, Sweep):
+            planned = _trials_of(each, shelf, problems)
+        elif isinstance(each, TrialSpec):
+            planned = _given_trial(each, shelf, problems)
+        else:
+            raise SpecError(f"trials() must give Sweeps or TrialSpecs, one of them is {each!r}")
+        found.update((trial.spec.trial_id, trial) for trial in planned if trial.spec.trial_id not in found)
+    _check_tasks(found.values(), shelf, problems)
+    problems.raise_if_any()
+    return list(found.values())
+
+
+class Problems:
+    """Collects what is wrong, so that one message can say it all."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._found: dict[str, BenchError] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, error: BenchError) -> None:
+        """Keep `error`, once."""
+        self._found.setdefault(str(error), error)
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Keep a BenchError of the block and go on after it."""
+        try:
+            yield
+        except BenchError as error:
+            self.add(error)
+
+    def raise_if_any(self) -> None:
+        """Raise the one error as it is, or all in one message."""
+        if len(self._found) == 1:
+            raise next(iter(self._found.values()))
+        if self._found:
+            lines = "".join(f"\n  - {text}" for text in self._found)
+            raise SpecError(f"{len(self._found)} things are wrong:{lines}")
+
+
+@dataclass(frozen=True)
+class _Shelved:
+    """A data set as the plan needs it; `loaded` is None where it was not looked into."""
+
+    name: str
+    places: Places
+    domains: tuple[str, ...]
+    loaded: Dataset | None
+
+
+class _Shelf:
+    """Data sets, each looked for once."""
+
+    def __init__(self, places: Places, problems: Problems, say: Say, render: bool) -> None:
+        self.places = places
+        self._problems = problems
+        self._say = say
+        self._render = render
+        self._known: dict[str, _Shelved | None] = {}
+
+    def find(self, asked: str) -> _Shelved | None:
+        """Give the data set that the user calls `asked`; None, with the problem noted, where it is not to be had."""
+        if asked not in self._known:
+            self._known[asked] = None
+            with self._problems.noted():
+                self._known[asked] = self._look(asked)
+        return self._known[asked]
+
+    def of_spec(self, name: str) -> _Shelved | None:
+        """Give the data set that specs call `name`."""
+        return next((each for each in self._known.values() if each is not None and each.name == name), None)
+
+    def _look(self, asked: str) -> _Shelved:
+        name, places = _locate(asked, self.places)
+        known = self.of_spec(name)
+        if known is not None and known.places != places:
+            raise Conflict(
+                f"two folders are called {name!r}: {known.places.folder} and {places.folder}; rename one of them"
+            )
+        info = find_dataset(name)
+        if info.embedded and not self._render:
+            return _Shelved(name, places, info.domain_names(places), None)
+        loaded = self._load(info, places)
+        return _Shelved(name, places, tuple(domain.name for domain in loaded.domains), loaded)
+
+    def _load(self, info: DatasetInfo, places: Places) -> Dataset:
+        self._say(f"reading {info.name}")
+        try:
+            return info.load(places)
+        except OSError as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise DataMissing(f"the files of {info.name} could not be read or written ({reason})") from error
+
+
+def _locate(asked: str, places: Places) -> tuple[str, Places]:
+    """Turn "folder:PATH" into the name that specs use and the place of the folder; leave other names alone."""
+    family, colon, argument = asked.partition(":")
+    if family != _FOLDER or not colon or not argument:
+        return asked, places
+    folder = Path(argument).expanduser().resolve()
+    return f"{_FOLDER}:{folder.name}", dataclasses.replace(places, folder=str(folder))
+
+
+def weights_place(pretrained: str | None, places: Places) -> tuple[str | None, Places]:
+    """Tell a file of weights from a tag: a file has a folder or a known suffix."""
+    if pretrained is None or not ("/" in pretrained or "\\" in pretrained or pretrained.endswith(_WEIGHTS_SUFFIXES)):
+        return pretrained, places
+    return None, dataclasses.replace(places, weights=str(Path(pretrained).expanduser().resolve()))
+
+
+def _check_places(places: Places, problems: Problems) -> None:
+    for option, value in (("--captions", places.captions), ("--pool", places.pool)):
+        if value is not None and not Path(value).exists():
+            problems.add(DataMissing(f"{option} {value} is not there; give the path of a file that exists"))
+    if places.data_dir is not None and not Path(places.data_dir).is_dir():
+        problems.add(
+            DataMissing(f"--data-dir {places.data_dir} is no folder; give the folder that holds the data sets' folders")
+        )
+
+
+def _trials_of(sweep: Sweep, shelf: _Shelf, problems: Problems) -> list[Planned]:
+    methods: dict[str, Any] = {}
+    held_out: dict[str, list[tuple[int, ...]]] = {}
+    before = len(problems)
+    for name in dict.fromkeys(sweep.algorithms):
+        with problems.noted():
+            methods[name] = algorithms[name]
+    if len(methods) == len(set(sweep.algorithms)):
+        _check_given(sweep.hparams, methods, problems)
+    protocol = None
+    with problems.noted():
+        protocol = protocols[sweep.protocol]
+    tag, weights = weights_place(sweep.pretrained, Places())
+    backbone = (sweep.backbone, "")
+    with problems.noted():
+        backbone = check_backbone(sweep.backbone, tag, weights)
+    for asked in dict.fromkeys(sweep.datasets):
+        shelved = shelf.find(asked)
+        if shelved is not None and protocol is not None:
+            with problems.noted():
+                held_out[asked] = _held_out(sweep, protocol, shelved)
+    if protocol is None or len(problems) > before:
+        return []
+    planned: list[Planned] = []
+    seeds = range(sweep.n_hparams_from, sweep.n_hparams)
+    for trial_seed, (asked, sets), name in itertools.product(range(sweep.n_trials), held_out.items(), methods):
+        shelved = shelf.find(asked)
+        assert shelved is not None
+        places = dataclasses.replace(shelved.places, weights=weights.weights)
+        for domains, hparams_seed in itertools.product(sets, seeds):
+            with problems.noted():
+                identity = {"test_domains": domains, "trial_seed": trial_seed, "hparams_seed": hparams_seed}
+                spec = _spec(sweep, name, methods[name], protocol, shelved.name, backbone, identity)
+                planned.append(Planned(spec, places))
+    return planned
+
+
+def _spec(
+    sweep: Sweep,
+    name: str,
+    method: Any,
+    protocol: Any,
+    dataset: str,
+    backbone: tuple[str, str],
+    identity: dict[str, Any],
+) -> TrialSpec:
+    steps = _steps(sweep.steps, name, method, dataset, sweep.backbone)
+    every = sweep.evaluate_every
+    hparams = resolve(
+        method.hparams,
+        dataset=dataset,
+        backbone=sweep.backbone,
+        hparams_seed=identity["hparams_seed"],
+        trial_seed=identity["trial_seed"],
+        given={key: value for key, value in sweep.hparams.items() if key in method.hparams},
+    )
+    return TrialSpec(
+        protocol=sweep.protocol,
+        protocol_version=protocol.version,
+        dataset=dataset,
+        algorithm=name,
+        backbone=backbone[0],
+        pretrained=backbone[1],
+        hparams=hparams,
+        steps=steps,
+        evaluate_every=min(EVALUATE_AT_MOST_EVERY, max(1, steps // 2)) if every is None else every,
+        holdout_fraction=sweep.holdout_fraction,
+        unlabeled=sweep.unlabeled,
+        uda_holdout_fraction=sweep.uda_holdout_fraction,
+        evaluate=sweep.evaluate,
+        skip_bad_images=sweep.skip_bad_images,
+        **identity,
+    )
+
+
+def _steps(given: int | None, name: str, method: Any, dataset: str, backbone: str) -> int:
+    declared = method.steps
+    if given is None or declared.high == 0:  # a method that is not trained has nothing to do with --steps
+        return int(declared.default_for(dataset, backbone))
+    problem = declared.problem("steps", given)
+    if problem:
+        raise SpecError(f"{name}: {problem}")
+    return given
+
+
+def _check_given(given: Mapping[str, Any], methods: Mapping[str, Any], problems: Problems) -> None:
+    """Note the hparams that no method has, and the values that a method refuses."""
+    known = tuple(dict.fromkeys(itertools.chain.from_iterable(method.hparams for method in methods.values())))
+    for name, value in given.items():
+        if name not in known:
+            whose = f"hparam of {', '.join(methods)}"
+            problems.add(UnknownName(unknown_name(whose, name, known)))
+            continue
+        for method, declared in methods.items():
+            problem = declared.hparams[name].problem(name, value) if name in declared.hparams else None
+            if problem:
+                problems.add(SpecError(f"hparams of {method}: {problem}"))
+
+
+def _held_out(sweep: Sweep, protocol: Any, shelved: _Shelved) -> list[tuple[int, ...]]:
+    """List the sets of held-out domains: all, or those with one of the domains that were picked."""
+    every: list[tuple[int, ...]] = protocol.held_out(len(shelved.domains), pairs=sweep.pairs)
+    if not sweep.test_domains:
+        return every
+    picked = {_domain_index(asked, shelved) for asked in sweep.test_domains}
+    return [domains for domains in every if picked & set(domains)]
+
+
+def _domain_index(asked: str, shelved: _Shelved) -> int:
+    for names in (shelved.domains, [name.lower() for name in shelved.domains]):
+        if asked in names:
+            return names.index(asked)
+    if asked.isdecimal() and int(asked) < len(shelved.domains):
+        return int(asked)
+    known = ", ".join(f"{index} = {name}" for index, name in enumerate(shelved.domains))
+    raise SpecError(f"{shelved.name} has no domain {asked!r}; give a name or an index: {known}")
+
+
+def _given_trial(spec: TrialSpec, shelf: _Shelf, problems: Problems) -> list[Planned]:
+    """Check a trial that a sweep file lists by itself."""
+    before = len(problems)
+    places = shelf.places
+    shelved = shelf.find(spec.dataset)
+    with problems.noted():
+        method = algorithms[spec.algorithm]
+        spec = dataclasses.replace(
+            spec,
+            dataset=shelved.name if shelved else spec.dataset,
+            hparams=resolve(
+                method.hparams,
+                dataset=spec.dataset,
+                backbone=spec.backbone,
+                hparams_seed=0,
+                trial_seed=spec.trial_seed,
+                given=spec.hparams,
+            ),
+        )
+    with problems.noted():
+        version = protocols[spec.protocol].version
+        if version != spec.protocol_version:
+            problems.add(
+                SpecError(f"{spec.protocol} is at version {version}, the trial asks for {spec.protocol_version}")
+            )
+    with problems.noted():
+        tag, weights = weights_place(spec.pretrained, Places())
+        name, pretrained = check_backbone(spec.backbone, tag, weights)
+        spec = dataclasses.replace(spec, backbone=name, pretrained=pretrained)
+        places = dataclasses.replace(shelved.places if shelved else places, weights=weights.weights)
+    return [Planned(spec, places)] if len(problems) == before else []
+
+
+def _check_tasks(planned: Iterable[Planned], shelf: _Shelf, problems: Problems) -> None:
+    """Note batches that are larger than a split, and splits without images; sizes do not depend on seeds."""
+    checked = set()
+    for trial in planned:
+        spec = trial.spec
+        shelved = shelf.of_spec(spec.dataset)
+        unlabeled = "unlabeled" in algorithms[spec.algorithm].needs
+        batch = spec.hparams.get("batch_size", 1) if spec.steps else 0
+        splits = (spec.holdout_fraction, spec.unlabeled, spec.uda_holdout_fraction)
+        key = (spec.protocol, spec.dataset, spec.test_domains, *splits, unlabeled, batch)
+        if shelved is None or shelved.loaded is None or key in checked:
+            continue
+        checked.add(key)
+        with problems.noted():
+            _check_task(spec, shelved.loaded, batch, unlabeled)
+
+
+def _check_task(spec: TrialSpec, dataset: Dataset, batch: int, unlabeled: bool) -> None:
+    task = protocols[spec.protocol].task(dataset, spec, needs_unlabeled=unlabeled)
+    sizes = {view.name: len(view) for view in task.evaluation}
+    empty = [name for name, size in sizes.items() if size == 0]
+    if empty:
+        raise SpecError(
+            f"{spec.dataset} has no images left for {', '.join(empty)} at holdout_fraction={spec.holdout_fraction:g}; "
+            "give another --holdout-fraction, or more images"
+        )
+    trained = {view.name: len(view) for view in (*task.train, *task.unlabeled)}
+    name = min(trained, key=lambda each: trained[each], default=None)
+    if name is not None and trained[name] < batch:
+        raise SpecError(
+            f"{spec.algorithm}: batch_size={batch} is larger than {name} of {spec.dataset} ({trained[name]} images); "
+            f"give a smaller one: --hparams '{{\"batch_size\": {trained[name]}}}'"
+        )

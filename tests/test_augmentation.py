@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.augmentation import SCALE, augment, crop_box
+
+
+def images(n: int) -> list[np.ndarray]:
+    stream = np.random.default_rng(0)
+    return [stream.integers(0, 256, (50 + 7 * i, 80, 3), dtype=np.uint8) for i in range(n)]
+
+
+@given(height=st.integers(1, 400), width=st.integers(1, 400), seed=st.integers(0, 10_000))
+def test_crop_box_lies_inside_the_image(height: int, width: int, seed: int) -> None:
+    top, left, high, wide = crop_box(height, width, np.random.default_rng(seed))
+    assert top >= 0 and left >= 0 and high >= 1 and wide >= 1
+    assert top + high <= height and left + wide <= width
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (100, 300)])
+def test_crop_box_is_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
+    from torchvision.transforms.v2 import RandomResizedCrop
+
+    torch.manual_seed(0)
+    transform = RandomResizedCrop(224, scale=SCALE)
+    theirs = np.array([
+        [box[key] for key in ("top", "left", "height", "width")]
+        for box in (transform.make_params([torch.zeros(3, *shape)]) for _ in range(3000))
+    ])
+    draws = np.random.default_rng(0)
+    ours = np.array([crop_box(*shape, draws) for _ in range(3000)])
+    np.testing.assert_allclose(ours.mean(axis=0), theirs.mean(axis=0), atol=0.012 * max(shape))
+    np.testing.assert_allclose(ours.std(axis=0), theirs.std(axis=0), atol=0.012 * max(shape))
+
+
+@pytest.mark.parametrize("flavour", ["clipood", "domainbed"])
+def test_augment_is_a_function_of_its_stream(flavour: str) -> None:
+    first = augment(images(5), 32, flavour, np.random.default_rng(1))
+    again = augment(images(5), 32, flavour, np.random.default_rng(1))
+    other = augment(images(5), 32, flavour, np.random.default_rng(2))
+    assert first.shape == (5, 3, 32, 32) and first.dtype == torch.uint8
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_augment_flips_half_of_the_images() -> None:
+    ramp = np.tile(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], (64, 1, 3))
+    made = augment([ramp] * 400, 16, "clipood", np.random.default_rng(0)).float()
+    flipped = (made[:, 0, 8, 0] > made[:, 0, 8, -1]).float().mean()
+    assert 0.42 < flipped < 0.58
+
+
+def test_augment_of_a_flat_image_changes_nothing_but_its_size() -> None:
+    flat = np.full((90, 60, 3), (10, 200, 30), dtype=np.uint8)
+    made = augment([flat], 24, "clipood", np.random.default_rng(0))
+    assert (made == torch.tensor([10, 200, 30], dtype=torch.uint8).view(1, 3, 1, 1)).all()

@@ -1,0 +1,328 @@
+"""`python -m bench.collect`: every format, and every bad input, on small results folders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.collect import main
+from bench.latex import escape
+
+DOMAINS = ["art", "50% ink", "a|b", "r_w"]
+METHODS = {"ZeroShot": 0.60, "ERM": 0.64, "CLIPood": 0.66}
+
+
+def write_run(root: Path, algorithm: str, domain: int, trial: int = 0, *, state: str = "done", **values: Any) -> Path:
+    """One run of ours with two evaluations, the second a little better."""
+    settings = {
+        "protocol": "leave_one_domain_out",
+        "protocol_version": 1,
+        "dataset": "Icons",
+        "algorithm": algorithm,
+        "test_domains": [domain],
+        "trial_seed": trial,
+        "hparams_seed": 0,
+        "backbone": "tiny",
+        "pretrained": "embedded",
+    }
+    settings |= {key: values.pop(key) for key in list(values) if key in settings}
+    name = "-".join(str(settings[key]) for key in ("dataset", "algorithm", "test_domains", "trial_seed", "backbone"))
+    folder = root / "sweep" / re.sub(r"\W", "_", name)
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text(json.dumps(settings))
+    (folder / "status.json").write_text(json.dumps({"state": state}))
+    accuracy = METHODS.get(algorithm, 0.5) + 0.05 * domain + 0.01 * trial + 0.003 * domain * len(algorithm)
+    lines = []
+    for step in (0,) if algorithm == "ZeroShot" else (0, 50):
+        value = accuracy if step or algorithm == "ZeroShot" else 0.5
+        lines.append(
+            {
+                **settings,
+                "schema": 1,
+                "trial": folder.name,
+                "predictor": algorithm,
+                "step": step,
+                "domains": DOMAINS,
+                "code": "0.1.0",
+                "split_digest": f"split {trial}",
+                "data_digest": "0123456789abcdef" * 4,
+                **{f"env{i}_out_acc": value for i in range(4)},
+                f"env{domain}_in_acc": value,
+                **values,
+            }
+        )
+    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Three methods, four domains, two trials."""
+    for algorithm in METHODS:
+        for domain in range(4):
+            for trial in range(2):
+                write_run(tmp_path, algorithm, domain, trial)
+    return tmp_path
+
+
+def collect(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main([str(each) for each in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main([str(each) for each in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def rows_of_csv(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_csv_has_a_line_for_each_rule_row_and_column(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_of_csv(collect(capsys, results, "--format", "csv"))
+    assert len(rows) == 3 * 3 * 5
+    first = rows[0]
+    assert list(first) == ["protocol", "selection", "dataset", "algorithm", "metric", "column", "mean", "stderr", "n"]
+    assert float(first["mean"]) == pytest.approx(60.5)
+    assert float(first["stderr"]) == pytest.approx(0.5)
+    assert [row["n"] for row in rows if row["selection"] == "leave-one-out"] == ["0"] * 15
+    assert {row["mean"] for row in rows if row["selection"] == "leave-one-out"} == {""}
+
+
+def test_csv_gives_last_only_when_asked(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_of_csv(collect(capsys, results, "--format", "csv", "--selection", "last", "--selection", "oracle"))
+    assert list(dict.fromkeys(row["selection"] for row in rows)) == ["last", "oracle"]
+
+
+def test_text_shows_table_comparison_and_footer(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = collect(capsys, results, "--format", "text")
+    row = next(line for line in text.splitlines() if line.startswith("CLIPood"))
+    assert re.split(r"\s{2,}", row)[1] == "66.5 ± 0.5 *"
+    footer = " ".join(text.split())
+    for part in (
+        "training-domain validation",
+        "Trials per cell: 2.",
+        "standard error over trials",
+        "mean difference from ZeroShot",
+        "Holm-adjusted within one table and reference (family of 2)",
+        "Backbone: tiny (embedded). Steps: 50. Code: 0.1.0. Data: Icons 0123456789ab.",
+    ):
+        assert part in footer
+    assert "WARNING" not in text
+
+
+def test_error_bars_are_told_and_chosen(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    errors = {}
+    for kind in ("stderr", "domainbed", "t95"):
+        rows = rows_of_csv(collect(capsys, results, "--format", "csv", "--errorbars", kind))
+        errors[kind] = float(rows[0]["stderr"])
+    assert errors == pytest.approx({"stderr": 0.5, "domainbed": 0.5 / 2**0.5, "t95": 0.5 * 12.7062047})
+
+
+def test_markdown_escapes_pipes_and_keeps_its_columns(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = collect(capsys, results, "--format", "markdown")
+    lines = [line for line in text.split("\n\n")[1].splitlines() if line.startswith("|")]
+    assert r"a\|b" in lines[0]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {7}
+    assert "**" in text
+    assert "<u>" in text
+
+
+def test_json_holds_tables_and_comparisons(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    value = json.loads(collect(capsys, results, "--format", "json", "--selection", "oracle", "--against", "ERM"))
+    (table,) = value["tables"]
+    assert table["columns"] == [*DOMAINS, "Avg"]
+    assert table["rows"][0]["cells"][0]["trials"] == {"0": 60.0, "1": pytest.approx(61.0)}
+    comparisons = {each["algorithm"]: each for each in value["comparisons"]}
+    assert set(comparisons) == {"ZeroShot", "CLIPood"}
+    for key in ("scope", "against", "difference", "interval", "p", "p_adjusted", "smallest_p", "test", "units"):
+        assert comparisons["CLIPood"][key] is not None
+    assert comparisons["CLIPood"]["against"] == "ERM"
+
+
+def assert_latex_is_sound(text: str) -> None:
+    """Environments and braces close, nothing unescaped, and every row has as many cells as its tabular has columns."""
+    assert re.findall(r"\\begin\{(\w+)\}", text).count("tabular") == re.findall(r"\\end\{(\w+)\}", text).count(
+        "tabular"
+    )
+    for environment in set(re.findall(r"\\begin\{(\w+)\}", text)):
+        assert text.count(f"\\begin{{{environment}}}") == text.count(f"\\end{{{environment}}}")
+    bare = re.sub(r"\\[\\{}]", "", text)
+    assert bare.count("{") == bare.count("}")
+    for columns, body in re.findall(r"\\begin\{tabular\}\{([lc]+)\}(.*?)\\end\{tabular\}", text, re.S):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert rows
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns)}
+        assert not re.search(r"(?<!\\)[%_#]", body)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_latex_compiles_alone_and_inside_a_document(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrapped: bool
+) -> None:
+    write_run(results, r"[odd] name_{%#&~^\<é", 1, notes=["50% of $x_1$ & more"], transductive=True)
+    text = collect(capsys, results)
+    assert_latex_is_sound(text)
+    assert r"\textbf{" in text
+    if shutil.which("pdflatex") is None or not _has_booktabs():
+        return
+    if wrapped:
+        text = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + text + "\\end{document}\n"
+    (tmp_path / "table.tex").write_text(text)
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "table.tex"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-2000:]
+    assert "Overfull" not in run.stdout
+
+
+def _has_booktabs() -> bool:
+    if shutil.which("kpsewhich") is None:
+        return True
+    return bool(subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True, check=False).stdout)
+
+
+def test_latex_escapes_every_special_character() -> None:
+    assert escape(r"a_b 50% #1 & $x {y} ~ ^ \z") == (
+        r"a\_b 50\% \#1 \& \$x \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z"
+    )
+    assert escape("[t]\n\x00龍") == "{[}t{]} ??"
+
+
+def test_domainbed_format_prints_runs_of_ours(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = collect(capsys, results, "--format", "domainbed", "--selection", "oracle")
+    assert text.splitlines()[0] == "Total records: 40"
+    assert re.search(r"^ZeroShot {14}60\.5 \+/- 0\.4 ", text, re.M)
+
+
+def test_unfinished_run_is_left_out_shown_as_a_hole_and_counted(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(results, "UEO", 2, state="failed")
+    text = collect(capsys, results, "--format", "text")
+    row = next(line for line in text.splitlines() if line.startswith("UEO"))
+    assert row.split()[1:] == ["–", "–", "X", "–", "X"]
+    assert "Unfinished runs left out: 1" in text
+    included = collect(capsys, results, "--format", "csv", "--include-unfinished", "--algorithms", "UEO")
+    assert [row["n"] for row in rows_of_csv(included)[:5]] == ["0", "0", "1", "0", "0"]
+
+
+def test_torn_and_foreign_lines_are_counted_where_the_user_sees_it(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = next((results / "sweep").iterdir())
+    with (folder / "results.jsonl").open("a") as file:
+        file.write('{"hello": 1}\n{"schema": 1, "tri')
+    assert "orn or foreign lines skipped: 2" in collect(capsys, results, "--format", "text")
+    assert main([str(results), "--format", "csv"]) == 0
+    assert "orn or foreign lines skipped: 2" in capsys.readouterr().err
+
+
+def test_mixed_versions_are_warned_of_on_standard_error_and_in_the_footer(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(results, "UEO", 0, code="0.2.0")
+    assert main([str(results), "--format", "text"]) == 0
+    out, err = capsys.readouterr()
+    assert "warning: these tables mix code versions: 0.1.0, 0.2.0" in err
+    assert "WARNING: these tables mix code versions: 0.1.0, 0.2.0" in out
+
+
+def test_transductive_methods_notes_and_bad_images_are_told(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(results, "UEO", 0, transductive=True, notes=["captions from class names"], n_bad_images=3)
+    text = " ".join(collect(capsys, results, "--format", "text").split())
+    assert "UEO [t]" in text
+    assert "[t]: transductive" in text
+    assert "Note: captions from class names." in text
+    assert "nreadable images left out of Icons: 3" in text
+
+
+def test_further_predictors_are_shown_when_asked_for_or_named(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(results, "WiSE-FT", 0, predictor="WiSE-FT[alpha=0.3]")
+    assert "alpha=0.3" not in collect(capsys, results, "--format", "csv")
+    assert "alpha=0.3" in collect(capsys, results, "--format", "csv", "--all-predictors")
+    named = rows_of_csv(collect(capsys, results, "--format", "csv", "--algorithms", "WiSE-FT[alpha=0.3]", "ERM"))
+    assert list(dict.fromkeys(row["algorithm"] for row in named)) == ["WiSE-FT[alpha=0.3]", "ERM"]
+
+
+def test_several_backbones_are_named_in_the_rows(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for domain in range(4):
+        write_run(results, "ERM", domain, backbone="ViT-B-16", pretrained="openai")
+    rows = rows_of_csv(collect(capsys, results, "--format", "csv"))
+    assert {"ERM (ViT-B-16)", "ERM (tiny)"} <= {row["algorithm"] for row in rows}
+
+
+def test_averages_appear_with_several_data_sets(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for domain in range(4):
+        write_run(results, "ERM", domain, dataset="PACS")
+    rows = rows_of_csv(collect(capsys, results, "--format", "csv", "--selection", "oracle"))
+    averages = {row["algorithm"]: row for row in rows if row["dataset"] == "Averages"}
+    assert averages["ZeroShot"]["n"] == "0"
+    of_erm = [float(row["mean"]) for row in rows if row["algorithm"] == "ERM" and row["column"] == "Avg"]
+    assert of_erm[2] == pytest.approx((of_erm[0] + of_erm[1]) / 2)
+    shown = rows_of_csv(collect(capsys, results, "--format", "csv", "--datasets", "PACS"))
+    assert {row["dataset"] for row in shown} == {"PACS"}
+
+
+def test_output_goes_to_a_file(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert collect(capsys, results, "--format", "csv", "--output", tmp_path / "out.csv") == ""
+    assert (tmp_path / "out.csv").read_text().startswith("protocol,selection,")
+    assert "cannot write" in refused(capsys, results, "--output", tmp_path / "nowhere" / "out.csv")
+
+
+def test_bad_input_gets_one_message_and_exit_2(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "there is no folder" in refused(capsys, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "looked for results.jsonl" in refused(capsys, tmp_path / "empty")
+    assert "Did you mean 'Icons'" in refused(capsys, results, "--datasets", "icons")
+    assert "Did you mean 'CLIPood'" in refused(capsys, results, "--algorithms", "CLIPod")
+    assert "Did you mean 'ERM'" in refused(capsys, results, "--against", "EMR")
+
+
+def test_folder_with_unfinished_runs_only_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path, "ERM", 0, state="running")
+    message = refused(capsys, tmp_path)
+    assert "1 unfinished" in message
+    assert "--include-unfinished" in message
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--format", "pdf"], ["--selection", "best"], ["--alpha", "2"], ["--alpha", "x"]]
+)
+def test_wrong_options_are_refused_by_the_parser(results: Path, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([str(results), *arguments])
+    assert stop.value.code == 2
+
+
+def test_collect_imports_neither_torch_nor_pandas(results: Path) -> None:
+    code = (
+        "import sys; from bench.collect import main; main(sys.argv[1:]);"
+        "sys.exit(str(sorted({'torch', 'pandas', 'scipy.stats', 'PIL'} & set(sys.modules)) or ''))"
+    )
+    root = Path(__file__).resolve().parents[1]
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(results), "--format", "text"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stderr.strip() == ""
+    assert "CLIPood" in run.stdout
