@@ -1,4 +1,4 @@
-"""ARF: contrastive fine-tuning of both towers, held in place by captions and by retrieved image-text pairs (anchors)."""
+"""ARF: contrastive fine-tuning of both towers, anchored by captions and by retrieved image-text pairs."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ TEXTS = 256
 _NO_CAPTIONS = dict.fromkeys(("PACS", "VLCS", "OfficeHome", "TerraIncognita", "DomainNet", "SVIRO"), "template")
 
 
-def info_nce(image_features: Tensor, text_features: Tensor, scale: Tensor | float, groups: Tensor | None = None) -> Tensor:
+def info_nce(
+    image_features: Tensor, text_features: Tensor, scale: Tensor | float, groups: Tensor | None = None
+) -> Tensor:
     """Give CLIP's symmetric contrastive loss of B pairs; row i of both sides is pair i.
 
-    L = [CE(scale I T^T, targets) + CE(scale T I^T, targets)] / 2, in float32 whatever autocast says. The target of row i
-    is column i: other pairs are negatives even where they are of the same class (Goyal et al., CVPR 2023, FLYP).
+    L = [CE(scale I T^T, targets) + CE(scale T I^T, targets)] / 2, in float32 whatever autocast says. The target of
+    row i is column i: other pairs are negatives even where they are of the same class (Goyal et al., CVPR 2023, FLYP).
 
     Args:
         image_features: (B, d), of any norm.
@@ -93,27 +95,27 @@ def _unit(features: Tensor) -> Tensor:
 class ARF(Algorithm):
     """Anchor-based robust fine-tuning: L = L_class + w_cap L_caption + w_ret L_retrieved, each a symmetric InfoNCE.
 
-    Papers: Han et al., Anchor-based Robust Finetuning of Vision-Language Models, CVPR 2024: text-compensated
-    anchors (each training image with a caption written by a captioner) and retrieved image-text anchors (pairs of a
-    candidate pool that are close to the training images). L_class over (image, "a photo of a <class>.") is FLYP's (Goyal et
-    al., Finetune like you pretrain, CVPR 2023): image tower, text tower and logit scale are all trained, and the
-    classifier is made anew from the current text tower. `w_cap` = `w_ret` = 0 is FLYP, and touches neither captions nor
-    pool.
+    Papers: Han et al., Anchor-based Robust Finetuning of Vision-Language Models, CVPR 2024: text-compensated anchors
+    (each training image with a caption written by a captioner) and retrieved image-text anchors (pairs of a candidate
+    pool that are close to the training images). L_class over (image, "a photo of a <class>.") is FLYP's (Goyal et al.,
+    Finetune Like You Pretrain, CVPR 2023): image tower, text tower and logit scale are all trained, and the classifier
+    is made anew from the current text tower. `w_cap` = `w_ret` = 0 is FLYP, and touches neither captions nor pool.
 
-    Ours, since the paper's code was never published: the weights 1, 1, 1; `k` = 1; retrieval by cosine between
+    Our choices, since the paper's code was never published: the weights 1, 1, 1; `k` = 1; retrieval by cosine between
     image features of the frozen tower, for each training image once before training; a step's pairs are those of its
-    images, one of the k at random, each pair once; negatives lie within a term only. From FLYP: AdamW 1e-5, weight decay
-    0.1 on every parameter, 500 steps of warm-up and a cosine, no clipping, one template at random for each image.
-    Ablations: `captions` = "none" (no_cap), `retrieval` = "none" (no_ret) or "random" (uniform over the pool: replay).
-    `captions` = "template" stands in for a captioner with "a picture of a <class>, <domain>", the default for the data sets
-    of DomainBed's family, which ship no captions; the record says so. `python -m bench.caption` writes real ones.
-    `multi_positive` spreads the target over all pairs with the same class (in the anchors' terms: the same text); with a
-    single template that is no change (see `info_nce`).
+    images, one of the k at random, each pair once; negatives lie within a term only. From FLYP: AdamW 1e-5, weight
+    decay 0.1 on every parameter, 500 steps of warm-up and a cosine, no clipping, a random template for each image.
 
-    Differs: captions by whatever wrote the file (paper: BLIP-2), pool of icons or your own (paper: CC3M); 32 images of each
-    domain a step instead of 512 in all; a number of updates instead of epochs; the harness's augmentation; a warm-up
-    longer than half of the training is cut to that half. "ARF[alpha=0.5]" interpolates both towers half-way to the
-    pre-trained ones, as FLYP's paper does after training.
+    Ablations: `captions` = "none" (no_cap), `retrieval` = "none" (no_ret) or "random" (uniform over the pool: replay).
+    `captions` = "template" stands in for a captioner with "a picture of a <class>, <domain>", and the record says so;
+    it is the default for the data sets of DomainBed's family, which ship no captions (`python -m bench.caption` writes
+    real ones). `multi_positive` spreads the target over all pairs with the same class, in the anchors' terms with the
+    same text; with a single template that is no change (see `info_nce`).
+
+    Differs: captions by whatever wrote the file (paper: BLIP-2), pool of icons or your own (paper: CC3M); 32 images of
+    each domain a step instead of 512 in all; a number of updates instead of epochs; the harness's augmentation; a
+    warm-up longer than half of the training is cut to that half. "ARF[alpha=0.5]" interpolates both towers half-way to
+    the pre-trained ones, as FLYP's paper does after training.
     Run: `python -m bench.sweep launch --algorithms ARF`; the README's table has the numbers to expect.
     """
 
@@ -134,7 +136,7 @@ class ARF(Algorithm):
         "w_cap": Hparam(1.0, "weight of the captions' term (our choice)", uniform(0, 2), low=0.0),
         "w_ret": Hparam(1.0, "weight of the retrieved pairs' term (our choice)", uniform(0, 2), low=0.0),
         "k": Hparam(1, "pool pairs retrieved for each training image (our choice)", low=1),
-        "pool": switch_hparam("builtin", "pairs to retrieve from: the built-in icons, or --pool's", "builtin", "custom"),
+        "pool": switch_hparam("builtin", "pairs to retrieve from: built-in icons, or --pool's", "builtin", "custom"),
         "retrieval": switch_hparam(
             "image", "nearest pairs by frozen image features; random pairs (replay); no term", "image", "random", "none"
         ),
@@ -144,7 +146,7 @@ class ARF(Algorithm):
             choices=("file", "template", "none"),
             overrides=_NO_CAPTIONS,
         ),
-        "multi_positive": switch_hparam(False, "pairs of one class are no negatives (FLYP code, unused there)", False, True),
+        "multi_positive": switch_hparam(False, "pairs of one class are no negatives (unused in FLYP)", False, True),
         "warmup": Hparam(500, "updates of linear warm-up (FLYP README)", low=0, overrides={"tiny": 10}),
     }
     steps = Hparam(5000, "updates (as CLIPood's)", low=0, overrides={"DomainNet": 10000, "tiny": 100})
@@ -226,9 +228,9 @@ class ARF(Algorithm):
         captions = self.setup.captions(view)
         if captions is None:
             raise SpecError(
-                f"ARF needs a caption for every training image, and domain {domain_name} lacks some or all. Write them with "
-                "`python -m bench.caption DATASET --backbone coca_ViT-B-32 --pretrained TAG`, or ask for ones made from "
-                "class and domain name: --hparams '{\"captions\": \"template\"}' (\"none\" goes without)"
+                f"ARF needs a caption for every training image, and domain {domain_name} lacks some or all. Write them "
+                "with `python -m bench.caption DATASET --backbone coca_ViT-B-32 --pretrained TAG`, or ask for captions "
+                'made from class and domain name: --hparams \'{"captions": "template"}\' ("none" goes without)'
             )
         return captions
 
@@ -272,7 +274,7 @@ class ARF(Algorithm):
         return info_nce(image_features, copied, self.log_scale.exp(), groups)
 
     def _encode(self, texts: list[str]) -> Tensor:
-        """Give the features (n, d) of `texts`; what lies behind the last end-of-text is cut, since attention is causal."""
+        """Give the features (n, d) of `texts`; attention is causal, so all behind the last end-of-text is cut."""
         tokens = self.backbone.tokenize(texts)
         ends = self.text.end_positions(tokens)
         return self.text.from_embeddings(self.text.embed(tokens[:, : int(ends.max()) + 1]), ends)
@@ -286,5 +288,6 @@ class ARF(Algorithm):
                 return torch.cat([tower(part) for part in tokens]).float()
 
         head = TextHead(self.backbone, self.templates, encode)
-        ratio = math.exp(alpha * (self.log_scale.item() - torch.tensor(self.start_scale).item()))  # exactly 1 at the start
+        grown = self.log_scale.item() - torch.tensor(self.start_scale).item()  # of equal precision: 0 at the start
+        ratio = math.exp(alpha * grown)
         return lambda features, class_names: ratio * head(features, class_names)

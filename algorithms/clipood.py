@@ -56,8 +56,8 @@ def margin_metric_softmax(
 def beta_weights(n_steps: int, beta: float) -> NDArray[np.float64]:
     """Give the weight of every iterate 0..n_steps in the beta moving average; they sum to one.
 
-    Iterate i weighs Beta(beta, beta)'s density at (i + 0.5) / (n_steps + 1): below 1 both ends count most, at 1 all count
-    the same. (Shu et al., ICML 2023, section 3.3.)
+    Iterate i weighs Beta(beta, beta)'s density at (i + 0.5) / (n_steps + 1): below 1 both ends count most, at 1
+    all count the same. (Shu et al., ICML 2023, section 3.3.)
 
     Raises:
         SpecError: n_steps is negative, or beta is not above 0.
@@ -75,17 +75,17 @@ def beta_weights(n_steps: int, beta: float) -> NDArray[np.float64]:
 class CLIPood(Algorithm):
     """Margin metric softmax (MMS) with a beta moving average (BMA) of the image tower; the text features stay frozen.
 
-    Paper: Shu et al., CLIPood: Generalizing CLIP to Out-of-Distributions, ICML 2023, sections 3.2 (MMS) and 3.3 (BMA);
-    learning rates, batch and numbers of updates are those of the published scripts.sh for domain shift. The average
-    includes the pre-trained weights as iterate 0 and is made in place after every update. The main row is the average
-    after the last update, with no selection inside the method; before the end it is the average so far. "CLIPood[last]"
-    is the last iterate.
+    Paper: Shu et al., CLIPood: Generalizing CLIP to Out-of-Distributions, ICML 2023, sections 3.2 (MMS) and 3.3
+    (BMA); learning rates, batch and numbers of updates are those of the published scripts.sh for domain shift. The
+    average includes the pre-trained weights as iterate 0 and is made in place after every update. The main row is
+    the average after the last update, with no selection inside the method; before the end it is the average so
+    far. "CLIPood[last]" is the last iterate.
 
-    Ablations: `margin` (none = cross-entropy; constant = the same scale * margin_lambda for every negative) and `average`
-    (none, ema, uniform, bma, or wise = the mean of the two end points weighted by `wise_alpha`).
-    Differs: float32 by default. The published code trains in float16 without a float32 copy, so that small updates are
-    lost to rounding; `emulate_fp16` rounds the weights of convolutions, linear layers and attention (not those of
-    normalisation, nor embeddings) to float16 after every update and accumulates their average in float16. Its
+    Ablations: `margin` (none = cross-entropy; constant = scale * margin_lambda for every negative alike) and
+    `average` (none, ema, uniform, bma, or wise = the two end points mixed by `wise_alpha`).
+    Differs: float32 by default. The published code trains in float16 without a float32 copy, so that small updates
+    are lost to rounding; `emulate_fp16` rounds the weights of convolutions, linear layers and attention (not those
+    of normalisation, nor embeddings) to float16 after every update and accumulates their average in float16. Its
     activations and gradients stay as `precision` says. Weight decay acts on every parameter, as published.
     Run: `python -m bench.sweep launch --algorithms CLIPood`; the README's table has the numbers to expect.
     """
@@ -99,14 +99,19 @@ class CLIPood(Algorithm):
         ),
         "margin": switch_hparam("mms", "loss: cross-entropy, constant margin, or MMS", "none", "constant", "mms"),
         "margin_lambda": Hparam(0.3, "margin, in units of cosine (CLIPood, section 4.1)", uniform(0, 0.5), low=0.0),
-        "average": switch_hparam(
-            "bma", "weights that predict", "none", "ema", "uniform", "bma", "wise"
-        ),
+        "average": switch_hparam("bma", "weights that predict", "none", "ema", "uniform", "bma", "wise"),
         "beta": Hparam(
-            0.5, "both parameters of the Beta distribution of BMA (CLIPood scripts.sh)", log_uniform(-1, 0), low=1e-3
+            0.5,
+            "both parameters of the Beta distribution of BMA (CLIPood scripts.sh)",
+            log_uniform(-1, 0),
+            low=1e-3,
         ),
         "ema_momentum": Hparam(
-            0.999, "average=ema: share of the old average (our choice)", low=0.001, high=1.0, overrides={"tiny": 0.95}
+            0.999,
+            "average=ema: share of the old average (our choice)",
+            low=0.001,
+            high=1.0,
+            overrides={"tiny": 0.95},
         ),
         "wise_alpha": Hparam(0.5, "average=wise: share of the last iterate (WiSE-FT)", low=0.0, high=1.0),
         "emulate_fp16": switch_hparam(False, "round weights to float16 as the published code does", False, True),
@@ -117,7 +122,7 @@ class CLIPood(Algorithm):
         """Make the tower to train, and the one that holds the average."""
         super().__init__(setup)
         self.head = TextHead(self.backbone, prompt_templates(self.values["prompt"], setup.templates))
-        self.tower = self.track("tower", self.backbone.trainable_visual())
+        self.tower: nn.Module = self.track("tower", self.backbone.trainable_visual())
         self.half = half_parameters(self.tower) if self.values["emulate_fp16"] else {}
         self.shares = self._shares()
         if self.values["average"] != "none":
@@ -125,7 +130,10 @@ class CLIPood(Algorithm):
         if self.shares:
             self.track("average", self.average.tower)
         self.optimizer = torch.optim.AdamW(
-            self.tower.parameters(), lr=self.values["lr"], weight_decay=self.values["weight_decay"], fused=True
+            self.tower.parameters(),
+            lr=self.values["lr"],
+            weight_decay=self.values["weight_decay"],
+            fused=True,
         )
 
     def _shares(self) -> list[float]:
@@ -137,13 +145,15 @@ class CLIPood(Algorithm):
             return running_shares(np.ones(n_steps + 1))
         return [1 - self.values["ema_momentum"]] * (n_steps + 1) if self.values["average"] == "ema" else []
 
-    def loss(
-        self, minibatches: list[Minibatch], unlabeled: list[Minibatch] | None
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, minibatches: list[Minibatch], unlabeled: list[Minibatch] | None) -> tuple[Tensor, dict[str, Any]]:
         """Give the mean loss over all domains' images."""
         images, labels = concatenated(minibatches)
         features = self.tower(images).float()
-        text, scale, margin = self.head.weights(self.setup.class_names), self.backbone.scale, self.values["margin_lambda"]
+        text, scale, margin = (
+            self.head.weights(self.setup.class_names),
+            self.backbone.scale,
+            self.values["margin_lambda"],
+        )
         if self.values["margin"] == "mms":
             return margin_metric_softmax(features, text, labels, scale, margin), {}
         with full_precision(features):
@@ -170,4 +180,5 @@ class CLIPood(Algorithm):
             return self.tower
         if self.values["average"] == "wise":
             interpolate_(self.average.tower, self.backbone.visual, self.tower, self.values["wise_alpha"])
-        return self.average.tower
+        averaged: nn.Module = self.average.tower
+        return averaged

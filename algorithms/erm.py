@@ -25,7 +25,7 @@ from bench.models import TextHead, prompt_templates
 from bench.registry import algorithms
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 @algorithms.register("ERM")
@@ -55,7 +55,11 @@ class ERM(Algorithm):
             batch_size=batch_size_hparam(12, "CLIPood scripts.sh"),
         ),
         "head": switch_hparam(
-            "text", "frozen text features; linear from zero-shot; linear from random", "text", "zero_shot", "random"
+            "text",
+            "frozen text features; linear from zero-shot; linear from random",
+            "text",
+            "zero_shot",
+            "random",
         ),
         "schedule": switch_hparam("cosine", "learning rate: cosine to 0, or constant", "cosine", "constant"),
         "dropout": Hparam(0.0, "dropout on features, as DomainBed's", choice(0.0, 0.1, 0.5), low=0.0, high=0.9),
@@ -67,7 +71,7 @@ class ERM(Algorithm):
         super().__init__(setup)
         kind = self.values["head"]
         self.starts_zero_shot = kind != "random"
-        self.tower = self.track("tower", self.backbone.trainable_visual())
+        self.tower: nn.Module = self.track("tower", self.backbone.trainable_visual())
         text = TextHead(self.backbone, prompt_templates(self.values["prompt"], setup.templates))
         parameters = list(self.tower.parameters())
         if kind == "text":
@@ -84,9 +88,7 @@ class ERM(Algorithm):
         """Follow `schedule`."""
         return 1.0 if self.values["schedule"] == "constant" else super().learning_rate_factor(step)
 
-    def loss(
-        self, minibatches: list[Minibatch], unlabeled: list[Minibatch] | None
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, minibatches: list[Minibatch], unlabeled: list[Minibatch] | None) -> tuple[Tensor, dict[str, Any]]:
         """Give the cross-entropy over all domains' images."""
         images, labels = concatenated(minibatches)
         features = functional.dropout(self.tower(images).float(), self.values["dropout"])

@@ -24,7 +24,7 @@ from bench.models import TextHead, prompt_templates
 from bench.registry import algorithms
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 GRID = tuple(tenth / 10 for tenth in range(11))
 """Mixing coefficients of the further predictors (the paper's figures use this grid)."""
@@ -34,17 +34,18 @@ GRID = tuple(tenth / 10 for tenth in range(11))
 class WiSEFT(Algorithm):
     """Weight-space ensemble: theta_a = (1 - a) theta_zero-shot + a theta_fine-tuned, over encoder and head alike.
 
-    Paper: Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022, equation 1 and section 3 ("end-to-end"):
-    the head W f/|f| + b starts as scale * text features with b = 0 and is trained with the encoder; AdamW, gradient norm
-    clipped to 1, linear warm-up and cosine by step. `alpha` = 0.5 is the paper's single recommendation and the main row;
-    at the end of training the whole grid is recorded as "WiSE-FT[alpha=0.0]" to "WiSE-FT[alpha=1.0]", each mixed from the
-    two end points. alpha=0 is the zero-shot model, alpha=1 the fine-tuned one. Every entry of the state is mixed, as in
-    the published code. A class that was not trained on keeps its zero-shot row.
+    Paper: Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022, equation 1 and section 3
+    ("end-to-end"): the head W f/|f| + b starts as scale * text features with b = 0 and is trained with the encoder;
+    AdamW, gradient norm clipped to 1, linear warm-up and cosine by step. `alpha` = 0.5 is the paper's single
+    recommendation and the main row; at the end of training the whole grid is recorded as "WiSE-FT[alpha=0.0]" to
+    "WiSE-FT[alpha=1.0]", each mixed from the two end points: alpha=0 is the zero-shot model, alpha=1 the fine-tuned
+    one. Every entry of the state is mixed, as in the published code. A class that was not trained on is scored by
+    its zero-shot row.
 
     Differs: the paper's 512 images a step come from the one ImageNet training domain; here DomainBed's 32 from each
-    training domain, and a number of updates instead of 10 epochs. `prompt` is the data set's template, so that alpha=0 is
-    the row ZeroShot of the same table ("ensemble80" is the paper's). Augmentation is the harness's (the paper crops to
-    0.9-1 of the area and does not flip). A warm-up longer than half of the training is cut to that half.
+    training domain, and a number of updates instead of 10 epochs. `prompt` is the data set's template, so that
+    alpha=0 is the row ZeroShot of the same table ("ensemble80" is the paper's). Augmentation is the harness's (the
+    paper crops to 0.9-1 of the area and does not flip). A warm-up longer than half of the training is cut to that.
     Run: `python -m bench.sweep launch --algorithms WiSE-FT`; the README's table has the numbers to expect.
     """
 
@@ -74,7 +75,7 @@ class WiSEFT(Algorithm):
         """Make both end points, the one that is trained, and the place where they are mixed."""
         super().__init__(setup)
         text = TextHead(self.backbone, prompt_templates(self.values["prompt"], setup.templates))
-        self.tower = self.track("tower", self.backbone.trainable_visual())
+        self.tower: nn.Module = self.track("tower", self.backbone.trainable_visual())
         self.head = LinearHead(text, setup.class_names)
         self.track("head", self.head.linear)
         self.start_head = self.head.copy()
@@ -90,9 +91,7 @@ class WiSEFT(Algorithm):
         n_steps = self.setup.n_steps
         return cosine(step, n_steps, min(self.values["warmup"], n_steps // 2))
 
-    def loss(
-        self, minibatches: list[Minibatch], unlabeled: list[Minibatch] | None
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, minibatches: list[Minibatch], unlabeled: list[Minibatch] | None) -> tuple[Tensor, dict[str, Any]]:
         """Give the cross-entropy over all domains' images."""
         images, labels = concatenated(minibatches)
         logits = self.head(self.tower(images), self.setup.class_names)

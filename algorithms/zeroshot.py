@@ -14,10 +14,10 @@ from bench.registry import algorithms
 class ZeroShot(Algorithm):
     """CLIP as it comes: logits = scale * cos(f(x), t_k) with t_k the text feature of "a photo of a <class>.".
 
-    Paper: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, section 3.1;
-    several prompts are averaged as unit vectors and normalised again (section 3.1.4).
-    Differs: nothing. By default the data set's single template, as CoOp and CLIPood use it; `prompt` = "ensemble80" gives
-    OpenAI's ImageNet prompts.
+    Paper: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021,
+    section 3.1; several prompts are averaged as unit vectors and normalised again (section 3.1.4).
+    Differs: nothing. By default the data set's single template, as CoOp and CLIPood use it; `prompt` =
+    "ensemble80" gives OpenAI's ImageNet prompts.
     Run: `python -m bench.sweep launch --algorithms ZeroShot`; the README's table has the numbers to expect.
     """
 

@@ -1,4 +1,4 @@
-"""Averages of a tower's weights, made in place: running averages over the iterates, and interpolation of two end points.
+"""Averages of weights, made in place: running averages over the iterates, and interpolation of two end points.
 
 Owns the arithmetic on weights; which iterate weighs how much is the method's to say.
 """
@@ -30,8 +30,8 @@ def running_shares(weights: NDArray[np.float64]) -> list[float]:
 class AveragedTower:
     """A running average of a tower's parameters, kept in a second tower that can be evaluated as it is.
 
-    It starts as a copy of the tower. Only parameters are averaged: buffers stay those of the start. The accumulators are
-    the second tower's own float32 parameters, so its state is all there is to checkpoint.
+    It starts as a copy of the tower. Only parameters are averaged: buffers stay those of the start. The accumulators
+    are the second tower's own float32 parameters, so its state is all there is to checkpoint.
 
     Attributes:
         tower: holds the average; frozen, in the mode of the source.
@@ -44,15 +44,16 @@ class AveragedTower:
             (name in half, average, current)
             for (name, average), current in zip(self.tower.named_parameters(), source.parameters(), strict=True)
         ]
-        self._averages = [average for is_half, average, _ in pairs if not is_half]
-        self._currents = [current for is_half, _, current in pairs if not is_half]
-        self._half_averages = [average for is_half, average, _ in pairs if is_half]
-        self._half_currents = [current for is_half, _, current in pairs if is_half]
+        self._averages: list[Tensor] = [average for is_half, average, _ in pairs if not is_half]
+        self._currents: list[Tensor] = [current for is_half, _, current in pairs if not is_half]
+        self._half_averages: list[Tensor] = [average for is_half, average, _ in pairs if is_half]
+        self._half_currents: list[Tensor] = [current for is_half, _, current in pairs if is_half]
 
     def add(self, share: float) -> None:
         """Move the average by `share` (0 to below 1) of the way to the source's present parameters."""
         with torch.no_grad():
-            torch._foreach_lerp_(self._averages, self._currents, share)
+            if self._averages:
+                torch._foreach_lerp_(self._averages, self._currents, share)
             if self._half_averages:
                 self._add_half(share / (1 - share))
 

@@ -1,7 +1,7 @@
 """`python -m bench.caption DATASET|FOLDER`: write a captions file with an open_clip CoCa model.
 
-The file has a line `image file<TAB>caption` for each image; beside it stands `<file>.json`, which says what wrote it. Where
-the file exists already, only missing images are captioned: the same command again goes on where it stopped.
+The file has a line `image file<TAB>caption` for each image; beside it stands `<file>.json`, which says what wrote it.
+Where the file exists already, only missing images are captioned: the same command again goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Captioner:
 def greedy_tokens(model: Any, images: Tensor, length: int = LENGTH, shortest: int = SHORTEST) -> Tensor:
     """Give the most probable token after token, (B, at most `length`), from start to end of text, then padding.
 
-    Equal to open_clip's `generate(generation_type="top_k", top_k=1)`, but needs no transformers, with whose versions from
-    4.56 on `generate` of open_clip 3.3 cannot work. Deterministic, and a row does not depend on the others.
+    Equal to open_clip's `generate(generation_type="top_k", top_k=1)`, but needs no transformers, whose later versions
+    (4.57, 5) `generate` of open_clip 3.3 cannot work with. Deterministic, and a row does not depend on the others.
 
     Args:
         model: open_clip's CoCa.
@@ -110,7 +110,7 @@ def load_captioner(backbone: str, pretrained: str, length: int = LENGTH) -> Capt
 
     Args:
         backbone: open_clip's name of the model, coca_….
-        pretrained: open_clip's tag, the path of a weights file, or "random" (for tests).
+        pretrained: open_clip's tag, or the path of a weights file.
         length: most tokens of a caption.
 
     Raises:
@@ -122,16 +122,17 @@ def load_captioner(backbone: str, pretrained: str, length: int = LENGTH) -> Capt
 
     is_file = Path(pretrained).is_file()
     check_backbone(backbone, None if is_file else pretrained, Places(weights=pretrained if is_file else None))
-    torch.manual_seed(0)
+    if pretrained == RANDOM and not is_file:
+        raise SpecError(f"{backbone} with random weights has nothing to say; --pretrained takes a tag or a file")
     try:
-        model = open_clip.create_model(backbone, pretrained=None if pretrained == RANDOM else pretrained)
+        model = open_clip.create_model(backbone, pretrained=pretrained)
     except Exception as error:  # network, hub and file errors are of many kinds
         raise DataMissing(
             f"the weights {pretrained!r} of {backbone} could not be loaded ({type(error).__name__}: {error}); "
             "without network give a file: --pretrained PATH"
         ) from error
     if not isinstance(model, open_clip.CoCa):
-        raise SpecError(f"{backbone} cannot write captions; give one of open_clip's CoCa models, e.g. {DEFAULT_BACKBONE}")
+        raise SpecError(f"{backbone} cannot write captions; give a CoCa model of open_clip's, e.g. {DEFAULT_BACKBONE}")
     if not SHORTEST < length <= model.context_length:
         raise SpecError(f"--length {length} is out of range for {backbone}: {SHORTEST + 1} to {model.context_length}")
     config = model.visual.preprocess_cfg
@@ -160,7 +161,8 @@ def write_captions(
     with out.open("a", encoding="utf-8") as file:
         for start in range(0, len(missing), batch_size):
             chosen = missing[start : start + batch_size]
-            file.writelines(f"{name}\t{caption}\n" for name, caption in _batch(root, chosen, captioner, batch_size, bad))
+            made = _batch(root, chosen, captioner, batch_size, bad)
+            file.writelines(f"{name}\t{caption}\n" for name, caption in made)
             file.flush()
             os.fsync(file.fileno())
             now, n = time.monotonic(), start + len(chosen)

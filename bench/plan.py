@@ -1,7 +1,7 @@
-"""From what a user asks for to trials: names looked up, hparams resolved, data found, everything checked before a start.
+"""From what a user asks for to trials: names looked up, hparams resolved, data found, all checked before a start.
 
-Owns the order of trials and the checks that need more than one field of one trial. Runs nothing and writes no results; data
-sets that are rendered (`Icons`) are rendered here at their first use.
+Owns the order of trials and the checks that need more than one field of one trial. Runs nothing and writes no results;
+data sets that are rendered (`Icons`) are rendered here at their first use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.dataset import Dataset, DatasetInfo, find_dataset
 from bench.errors import BenchError, Conflict, DataMissing, SpecError, UnknownName
 from bench.hparams import resolve
 from bench.models import check_backbone
-from bench.registry import algorithms, datasets, protocols, unknown_name
+from bench.registry import algorithms, protocols, unknown_name
 from bench.spec import Places, TrialSpec
 from bench.sweepfile import Sweep
 

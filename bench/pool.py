@@ -1,8 +1,8 @@
 """Anchor pools: folders of image-text pairs, with the frozen image features that retrieval needs.
 
-A pool is a TSV file (image file, tab, caption; files relative to the TSV) or a folder that has one named `pool.tsv`. The
-first time a pool is opened with a backbone all its images are read once; features and the list of bad images stay in the
-cache folder. Which pairs are retrieved is the method's to say.
+A pool is a TSV file (image file, tab, caption; files relative to the TSV) or a folder that has one named `pool.tsv`.
+The first time a pool is opened with a backbone all its images are read once; features and the list of bad images stay
+in the cache folder. Which pairs are retrieved is the method's to say.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class FolderPool(AnchorPool):
             raise DataMissing(f"the anchor pool {self.path} has no usable pair: all {len(pairs)} are bad ({first})")
         self._features = torch.from_numpy(known["features"]).to(backbone.device)
         kept = max(BATCH, MEMORY // (3 * backbone.image.size**2))
-        self._pixels = functools.lru_cache(maxsize=kept)(lambda name: decode(self.path.parent / name, backbone.image)[1])
+        self._pixels = functools.lru_cache(maxsize=kept)(self._decode)
 
     def features(self) -> Tensor:
         """Give the frozen image features of all pairs, (n, d) float32, not normalised, on the backbone's device."""
@@ -90,11 +90,13 @@ class FolderPool(AnchorPool):
         Raises:
             DataMissing: a file has changed for the worse since the pool was opened.
         """
-        pixels = [self._pixels(self.names[index]) for index in indices.tolist()]
-        wrong = [f"{self.names[index]} ({each})" for index, each in zip(indices.tolist(), pixels) if isinstance(each, str)]
-        if wrong:
-            raise DataMissing(f"images of the anchor pool {self.path} can no longer be read: {', '.join(wrong)}")
-        return self._normalised(pixels)
+        return self._normalised([self._pixels(self.names[index]) for index in indices.tolist()])
+
+    def _decode(self, name: str) -> NDArray[np.uint8]:
+        pixels = decode(self.path.parent / name, self._backbone.image)[1]
+        if isinstance(pixels, str):
+            raise DataMissing(f"{name} of the anchor pool {self.path} can no longer be read: {pixels}")
+        return pixels
 
     def _read(self) -> dict[str, str]:
         if not self.path.is_file():
@@ -120,7 +122,7 @@ class FolderPool(AnchorPool):
         return {**known, "features": np.load(arrays)}
 
     def _key(self, pairs: Mapping[str, str]) -> str:
-        """Name the content without reading the images: captions, size and time of change of every file; and the backbone."""
+        """Name backbone and content without reading images: captions, size and time of change of every file."""
         image = self._backbone.image
         hashed = hashlib.sha256(f"{CACHE_VERSION} {self._backbone.digest} {image}\n".encode())
         for name, caption in pairs.items():
@@ -194,16 +196,16 @@ def open_pool(
         raise SpecError(f"there is no anchor pool {which!r}; known: builtin, custom")
     if places.pool is not None:
         raise SpecError(
-            f"--pool {places.pool} is given, but the hparam pool is 'builtin': add --hparams '{{\"pool\": \"custom\"}}', "
-            "or leave --pool out"
+            f"--pool {places.pool} is given, but the hparam pool is 'builtin': "
+            'add --hparams \'{"pool": "custom"}\', or leave --pool out'
         )
     from bench.icon_render import built_in_pool
 
-    return FolderPool(built_in_pool(str(cache)), backbone, cache, progress)
+    return FolderPool(built_in_pool(cache), backbone, cache, progress)
 
 
 def decode(path: Path, image: ImageSpec) -> tuple[bytes, NDArray[np.uint8] | str]:
-    """Give a file's bytes, and the image as the evaluation transform makes it (S, S, 3), or the reason why there is none."""
+    """Give a file's bytes, and its image after the evaluation transform (S, S, 3) or the reason why there is none."""
     import io
 
     from PIL import Image

@@ -1,7 +1,7 @@
 """What a sweep is, and the files that hold one.
 
-A sweep file is a Python module with a docstring (command, cost, expected numbers) and a function `trials()` that returns a
-`Sweep`, or a list of `Sweep`s and `TrialSpec`s. What comes with CLIPBed lies in the top-level folder `sweeps/`.
+A sweep file is a Python module with a docstring (command, cost, expected numbers) and a function `trials()` that
+returns a `Sweep`, or a list of `Sweep`s and `TrialSpec`s. What comes with CLIPBed lies in the top-level folder `sweeps/`.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def load_sweep(name: str) -> tuple[str, list[Sweep | TrialSpec]]:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise SpecError(
-            f"the sweep file {path} cannot be used ({reason}); it needs a function trials() that returns a Sweep or a list "
-            "of Sweeps or TrialSpecs, see `sweep list sweeps`"
+            f"the sweep file {path} cannot be used ({reason}); it needs a function trials() that returns a Sweep or a "
+            "list of Sweeps or TrialSpecs, see `sweep list sweeps`"
         ) from error
     return path.stem, [given] if isinstance(given, (Sweep, TrialSpec)) else list(given)
 

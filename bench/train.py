@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,7 +73,6 @@ class Trial:
     batches: Batches
     evaluator: Evaluator
     templates: tuple[str, ...]
-    labels: tuple[str, ...] = ()
 
     def record(self, evaluated: Evaluated, step: int, logs: dict[str, float]) -> dict[str, Any]:
         """Make the flat record of one evaluation; it holds nothing that differs between two runs of the same trial."""
@@ -225,11 +225,14 @@ def _save(trial: Trial, attempt: Attempt, step: int, meter: Meter) -> float:
 
 
 def _restore(trial: Trial, attempt: Attempt, meter: Meter) -> int:
-    """Take the checkpoint back, if there is one; give the number of updates done."""
+    """Take the checkpoint back, if there is one that can be read; give the number of updates done."""
     path = attempt.run.checkpoint_path
     if not path.is_file():
         return 0
-    state = torch.load(path, weights_only=True, map_location=trial.backbone.device)
+    try:
+        state = torch.load(path, weights_only=True, map_location=trial.backbone.device)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):  # a damaged disk; the trial starts anew
+        return 0
     trial.algorithm.load_state_dict(state["algorithm"])
     meter.sums, meter.count = dict(state["meter"]["sums"]), int(state["meter"]["count"])
     return int(state["step"])

@@ -145,3 +145,71 @@ def small_dataset(small_images: Path) -> Any:
     names = ("drawn", "painted", "photo")
     domains = tuple(read_domain(name, small_images, name, ("cat", "sports_car")) for name in names)
     return Dataset("toy", ("cat", "sports car"), domains)
+
+
+@pytest.fixture
+def toy(small_images: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The data set in `small_images`, registered as "toy" for the length of a test."""
+    from bench.dataset import Dataset, DatasetInfo, read_domain
+    from bench.registry import datasets
+
+    class Toy(DatasetInfo):
+        def load(self, places: Any) -> Dataset:
+            root = Path(places.data_dir) if places.data_dir else small_images
+            domains = tuple(read_domain(name, root, name, ("cat", "sports_car")) for name in self.domains)
+            return Dataset("toy", ("cat", "sports car"), domains)
+
+    info = Toy(
+        name="toy",
+        summary="random images",
+        source="made in the test",
+        licence="none",
+        citation="none",
+        domains=("drawn", "painted", "photo"),
+        class_names=("cat", "sports car"),
+    )
+    "toy" in datasets  # noqa: B015 - loads the plug-ins, so that the patch below is all that is undone
+    monkeypatch.setitem(datasets._entries, "toy", info)
+    monkeypatch.setitem(datasets._origins, "toy", "conftest")
+    return info
+
+
+@pytest.fixture
+def make_run(toy: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Give a function (algorithm, **fields of the spec or hparams) → a fresh Run on the data set "toy"."""
+    import dataclasses
+
+    from bench.hparams import resolve
+    from bench.registry import algorithms
+    from bench.spec import Places, TrialSpec
+    from bench.store import Run
+
+    fields = {field.name for field in dataclasses.fields(TrialSpec)}
+
+    def make(algorithm: str, *, sweep: str = "sweep", data_dir: str | None = None, **given: Any) -> Run:
+        chosen = {name: value for name, value in given.items() if name in fields}
+        hparams = {name: value for name, value in given.items() if name not in fields}
+        kind = algorithms[algorithm]
+        if "batch_size" in kind.hparams:
+            hparams.setdefault("batch_size", 4)
+        values = resolve(kind.hparams, dataset="toy", backbone="tiny", hparams_seed=0, trial_seed=0, given=hparams)
+        spec = TrialSpec(
+            **{
+                "protocol": "leave_one_domain_out",
+                "protocol_version": 1,
+                "dataset": "toy",
+                "algorithm": algorithm,
+                "test_domains": (2,),
+                "backbone": "tiny",
+                "pretrained": "embedded",
+                "trial_seed": 0,
+                "hparams_seed": 0,
+                "hparams": values,
+                "steps": min(4, kind.steps.default_for("toy", "tiny")),
+                "evaluate_every": 2,
+                **chosen,
+            }
+        )
+        return Run.create(tmp_path / sweep, spec, Places(data_dir=data_dir, cache=str(tmp_path / "cache")))
+
+    return make

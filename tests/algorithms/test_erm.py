@@ -109,9 +109,19 @@ def test_schedule_sets_the_learning_rate(make_setup: Callable[..., Any], schedul
 
 @pytest.mark.parametrize(
     ("dataset", "backbone", "lr"),
-    [("PACS", "ViT-B-16", 5e-6), ("OfficeHome", "ViT-B-16", 1e-5), ("DomainNet", "ViT-B-16", 1e-5), ("PACS", "tiny", 5e-5)],
+    [
+        ("PACS", "ViT-B-16", 5e-6),
+        ("OfficeHome", "ViT-B-16", 1e-5),
+        ("DomainNet", "ViT-B-16", 1e-5),
+        ("PACS", "tiny", 5e-5),
+    ],
 )
 def test_defaults_are_the_published_ones(dataset: str, backbone: str, lr: float) -> None:
     values = resolve(ERM.hparams, dataset=dataset, backbone=backbone, hparams_seed=0, trial_seed=0)
-    assert (values["lr"], values["weight_decay"], values["batch_size"], values["head"]) == (lr, 0.1, 12, "text")
+    assert (values["lr"], values["weight_decay"], values["batch_size"], values["head"]) == (
+        lr,
+        0.1,
+        12,
+        "text",
+    )
     assert ERM.steps.default_for("PACS", "ViT-B-16") == 5000 and ERM.steps.default_for("DomainNet", "ViT-B-16") == 10000

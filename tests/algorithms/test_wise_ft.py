@@ -59,10 +59,16 @@ def test_alpha_0_is_zero_shot_and_alpha_1_is_fine_tuned(
 
 
 def test_weights_at_alpha_0_and_1_are_the_end_points_to_the_bit(trained: WiSEFT) -> None:
-    for alpha, tower, head in ((0.0, trained.backbone.visual, trained.start_head), (1.0, trained.tower, trained.head)):
+    for alpha, tower, head in (
+        (0.0, trained.backbone.visual, trained.start_head),
+        (1.0, trained.tower, trained.head),
+    ):
         trained.mixed(0.7)
         predictor = trained.mixed(alpha)
-        mixed = {**(predictor.tower or trained.backbone.visual).state_dict(), **trained.mixed_head.linear.state_dict()}
+        mixed = {
+            **(predictor.tower or trained.backbone.visual).state_dict(),
+            **trained.mixed_head.linear.state_dict(),
+        }
         for name, value in {**tower.state_dict(), **head.linear.state_dict()}.items():
             assert torch.equal(mixed[name], value), name
 
@@ -88,7 +94,10 @@ def test_mixing_leaves_both_end_points_alone(trained: WiSEFT, images: torch.Tens
 
 
 def test_with_a_frozen_encoder_mixed_weights_give_mixed_logits(trained: WiSEFT) -> None:
-    features, names = torch.randn(5, 256, generator=torch.Generator().manual_seed(1)), trained.setup.class_names
+    features, names = (
+        torch.randn(5, 256, generator=torch.Generator().manual_seed(1)),
+        trained.setup.class_names,
+    )
     with torch.no_grad():
         first, last = trained.start_head(features, names), trained.head(features, names)
         trained.mixed(0.3)

@@ -11,21 +11,20 @@ import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder
 
-from bench.dataset import find_dataset
+from bench.dataset import Dataset, find_dataset
 from bench.errors import Conflict, DataMissing
 from bench.image_folders import ImageFolders, Version
 from bench.registry import datasets
 from bench.spec import Places
 
 FAMILY = {
-    "PACS": ("PACS", "art_painting cartoon photo sketch".split()),
-    "VLCS": ("VLCS", "Caltech101 LabelMe SUN09 VOC2007".split()),
+    "PACS": ("PACS", ["art_painting", "cartoon", "photo", "sketch"]),
+    "VLCS": ("VLCS", ["Caltech101", "LabelMe", "SUN09", "VOC2007"]),
     "OfficeHome": ("office_home", ["Art", "Clipart", "Product", "Real World"]),
-    "TerraIncognita": ("terra_incognita", "location_100 location_38 location_43 location_46".split()),
-    "DomainNet": ("domain_net", "clipart infograph painting quickdraw real sketch".split()),
-    "SVIRO": ("sviro", "aclass escape hilux i3 lexus tesla tiguan tucson x5 zoe".split()),
+    "TerraIncognita": ("terra_incognita", ["location_100", "location_38", "location_43", "location_46"]),
+    "DomainNet": ("domain_net", ["clipart", "infograph", "painting", "quickdraw", "real", "sketch"]),
+    "SVIRO": ("sviro", ["aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe"]),
 }
-PACS_CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
 
 Make = Callable[..., Path]
 
@@ -49,7 +48,7 @@ def make(tmp_path: Path) -> Make:
     return write
 
 
-def load(name: str, tmp_path: Path):  # noqa: ANN201
+def load(name: str, tmp_path: Path) -> Dataset:
     return find_dataset(name).load(Places(data_dir=str(tmp_path)))
 
 

@@ -1,0 +1,302 @@
+"""What people see: rich's live display on a terminal, plain lines elsewhere. The only module of its kind that prints.
+
+Texts are made by pure functions of `TrialStatus`, so both ways of showing say the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from bench.status import TrialStatus, cells, counts, work_left
+from bench.store import Run, State
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+PROGRESS_SECONDS = 30.0
+"""How often plain progress says where it is."""
+REFRESH_SECONDS = 2.0
+"""How often `status --watch` looks."""
+_ETA_SECONDS = 5.0
+_MOST_SHOWN = 12
+
+
+def say(text: str) -> None:
+    """Print `text` at once."""
+    print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print `text` to standard error."""
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
+
+
+class Seldom:
+    """Prints the first thing it is told and then one every few seconds, for work that says more than anyone reads."""
+
+    def __init__(self, seconds: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+        """Wait `seconds` between lines."""
+        self._seconds = seconds
+        self._clock = clock
+        self._next = -float("inf")
+
+    def __call__(self, text: str) -> None:
+        """Print `text`, or not."""
+        if self._clock() >= self._next:
+            self._next = self._clock() + self._seconds
+            say(text)
+
+
+def is_terminal(stream: IO[str] | None = None) -> bool:
+    """Say whether somebody looks at a terminal that can move its cursor."""
+    stream = sys.stdout if stream is None else stream
+    return stream.isatty() and os.environ.get("TERM", "") != "dumb"
+
+
+def confirm(question: str) -> bool:
+    """Ask for a yes; no answer is a no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def duration(seconds: float) -> str:
+    """Word a duration: 45 s, 12 min, 3 h 05 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def tally(numbers: Mapping[str, int]) -> str:
+    """Word counts by state: "3 done, 1 failed"; states without trials are left out."""
+    order = (State.DONE, State.FAILED, State.RUNNING, State.LOST, State.PENDING)
+    return ", ".join(f"{numbers[state]} {state.value}" for state in order if numbers.get(state)) or "none"
+
+
+def where(trial: TrialStatus) -> str:
+    """Word where a running trial is: step, rate, time left."""
+    words = [f"step {trial.step}/{trial.steps}"]
+    if trial.rate:
+        words.append(f"{trial.rate:.3g}/s")
+    if trial.seconds_left is not None:
+        words.append(f"{duration(trial.seconds_left)} left")
+    doing = str(trial.said.get("doing") or "training")
+    return ", ".join([*words, *([doing] if doing != "training" else [])])
+
+
+def table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
+    """Lay out a plain table."""
+    return str(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
+
+
+def status_text(trials: Sequence[TrialStatus]) -> str:
+    """Word the state of all trials: counts, algorithm × data set, what runs, what failed last."""
+    running = [trial for trial in trials if trial.state is State.RUNNING]
+    parts = [f"{len(trials)} trials: {tally(counts(trials))}"]
+    left = work_left(trials)
+    if running and left:
+        parts[0] += f"; about {duration(left / len(running))} left at the present pace"
+    states = [state for state in State if any(trial.state is state for trial in trials)]
+    rows = [[*key, *(numbers[state.value] for state in states)] for key, numbers in cells(trials).items()]
+    parts.append(table(rows, ["algorithm", "data set", *(state.value for state in states)]))
+    if running:
+        lines = [[trial.run.trial_id, trial.label, where(trial)] for trial in running[:_MOST_SHOWN]]
+        parts.append(table(lines, ["running", "", ""]) + _more(len(running)))
+    if any(trial.state is State.FAILED for trial in trials):
+        parts.append(failures_text(trials, most=3))
+    lost = [trial for trial in trials if trial.state is State.LOST]
+    if lost:
+        parts.append(f"{len(lost)} lost: their processes died; launching again, or `rerun --failed`, goes on with them")
+    return "\n\n".join(parts)
+
+
+def failures_text(trials: Sequence[TrialStatus], most: int | None = None) -> str:
+    """Word the failed trials, the last ones first where only some are shown."""
+    failed = [trial for trial in trials if trial.state is State.FAILED]
+    failed.sort(key=lambda trial: -float(trial.said.get("heartbeat", 0)))
+    lines = [
+        f"failed: {trial.run.trial_id} {trial.label}\n  {trial.error_line}\n  {trial.run.error_path}"
+        for trial in failed[:most]
+    ]
+    if most is not None and len(failed) > most:
+        lines.append(f"… {len(failed) - most} more: `sweep status --failed`")
+    return "\n".join(lines)
+
+
+def watch(read: Callable[[], list[TrialStatus]]) -> None:
+    """Show the status again and again, until nothing is left to wait for."""
+    if not is_terminal():
+        _watch_plain(read)
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    trials = read()
+    with Live(Text(status_text(trials)), auto_refresh=False, vertical_overflow="visible") as live:
+        while _is_going_on(trials):
+            time.sleep(REFRESH_SECONDS)
+            trials = read()
+            live.update(Text(status_text(trials)), refresh=True)
+
+
+def _watch_plain(read: Callable[[], list[TrialStatus]]) -> None:
+    trials = read()
+    say(status_text(trials))
+    while _is_going_on(trials):
+        time.sleep(PROGRESS_SECONDS)
+        trials = read()
+        say("\n" + status_text(trials))
+
+
+def _is_going_on(trials: Sequence[TrialStatus]) -> bool:
+    return any(trial.state in (State.RUNNING, State.PENDING, State.LOST) for trial in trials)
+
+
+class PlainProgress:
+    """One line for each trial that ends, and one now and then in between."""
+
+    def __init__(
+        self,
+        trials: Sequence[TrialStatus],
+        jobs: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        stamp: Callable[[], str] = lambda: time.strftime("%H:%M:%S"),
+    ) -> None:
+        """Follow `trials`, done ones included, of which `jobs` run at a time."""
+        self._trials = {trial.run.trial_id: trial for trial in trials}
+        self._jobs = jobs
+        self._clock = clock
+        self._stamp = stamp
+        self._running: dict[str, float] = {}
+        self._spoke = clock()
+        self._eta: tuple[float, str] = (-_ETA_SECONDS, "")
+        self._lock = threading.RLock()  # rich draws from a thread of its own
+
+    def started(self, run: Run) -> None:
+        """Note that a trial was started."""
+        with self._lock:
+            self._running[run.trial_id] = self._clock()
+
+    def ended(self, run: Run, state: State) -> None:
+        """Say that a trial is over."""
+        with self._lock:
+            began = self._running.pop(run.trial_id, None)
+            trial = self._trials[run.trial_id] = self._trials[run.trial_id].refreshed()
+        took = f" in {duration(self._clock() - began)}" if began is not None else " by another launch"
+        if state is State.DONE:
+            self._line(f"done {self._count()}: {trial.label}{took}")
+        elif state is State.FAILED:
+            self._line(f"FAILED: {trial.label}: {trial.error_line} ({run.error_path})")
+
+    def tick(self) -> None:
+        """Say where things are, if nothing was said for a while."""
+        if self._clock() - self._spoke >= PROGRESS_SECONDS:
+            self._line(self.summary())
+
+    def summary(self) -> str:
+        """Word how far the sweep is, and each running trial."""
+        running = [f"{trial.label}: {where(trial)}" for trial in self._refresh()]
+        return "; ".join([f"{tally(self._numbers())}{self._time_left()}", *running[:4]])
+
+    def __enter__(self) -> PlainProgress:
+        """Begin."""
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        """End."""
+
+    def _line(self, text: str) -> None:
+        self._spoke = self._clock()
+        say(f"[{self._stamp()}] {text}")
+
+    def _count(self) -> str:
+        done = sum(trial.state is State.DONE for trial in self._trials.values())
+        return f"{done}/{len(self._trials)}"
+
+    def _numbers(self) -> dict[str, int]:
+        """Count by state, taking our own word for what runs here."""
+        with self._lock:
+            numbers = counts(trial for name, trial in self._trials.items() if name not in self._running)
+            numbers[State.RUNNING.value] += len(self._running)
+        return numbers
+
+    def _refresh(self) -> list[TrialStatus]:
+        """Look at the running trials again."""
+        with self._lock:
+            for name in self._running:
+                self._trials[name] = self._trials[name].refreshed()
+            return [self._trials[name] for name in self._running]
+
+    def _time_left(self) -> str:
+        """Word the time left, computed at most every few seconds."""
+        now = self._clock()
+        if now - self._eta[0] >= _ETA_SECONDS:
+            with self._lock:
+                left = work_left(list(self._trials.values()))
+            self._eta = (now, "" if not left else f", about {duration(left / max(1, self._jobs))} left")
+        return self._eta[1]
+
+
+class LiveProgress(PlainProgress):
+    """A bar and a table of what runs, at the bottom of a terminal; failures scroll by above it."""
+
+    _live: Live
+
+    def __enter__(self) -> LiveProgress:
+        """Begin to draw."""
+        from rich.live import Live
+
+        self._live = Live(get_renderable=self._draw, refresh_per_second=2, transient=True)
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        """Stop drawing and wipe the display."""
+        self._live.stop()
+
+    def tick(self) -> None:
+        """Do nothing: the display draws itself."""
+
+    def _line(self, text: str) -> None:
+        self._live.console.print(f"[{self._stamp()}] {text}", markup=False, highlight=False)
+
+    def _draw(self) -> Table:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        running, numbers = self._refresh(), self._numbers()
+        grid = Table.grid(padding=(0, 1))
+        ended = numbers[State.DONE] + numbers[State.FAILED]
+        grid.add_row(ProgressBar(max(1, len(self._trials)), ended, width=30), Text(tally(numbers) + self._time_left()))
+        for trial in running[:_MOST_SHOWN]:
+            bar = ProgressBar(max(1, trial.steps), trial.step, width=30)
+            grid.add_row(bar, Text(f"{trial.label}: {where(trial)}", overflow="ellipsis", no_wrap=True))
+        if len(running) > _MOST_SHOWN:
+            grid.add_row("", Text(_more(len(running)).strip()))
+        return grid
+
+
+@contextlib.contextmanager
+def progress(trials: Sequence[TrialStatus], jobs: int) -> Iterator[PlainProgress]:
+    """Show how `trials` get on, the way that suits standard output."""
+    kind = LiveProgress if is_terminal() else PlainProgress
+    with kind(trials, jobs) as shown:
+        yield shown
+
+
+def _more(n: int) -> str:
+    return f"\n… and {n - _MOST_SHOWN} more" if n > _MOST_SHOWN else ""

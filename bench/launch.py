@@ -1,0 +1,127 @@
+"""The seam between a sweep and the place where its trials run; and the simplest place, this process.
+
+A launcher is told run folders and leaves each one done, failed, or, when it is stopped, as it is; what happened is read
+from the folders afterwards. So another launcher needs `prepare` and `run`, and nothing else changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from bench.spec import Places, TrialSpec
+from bench.store import Busy, Run, State
+
+Say = Callable[[str], None]
+
+
+class RunTrial(Protocol):
+    """What runs one trial: `bench.job.run_trial`, or a test's stand-in."""
+
+    def __call__(self, folder: str, *, threads: int | None, device: str | None) -> str:
+        """Run the trial in `folder`; give the state it is left in."""
+
+
+class Progress(Protocol):
+    """What a launcher tells of what it does; `bench.console` shows it."""
+
+    def started(self, run: Run) -> None:
+        """Note that a trial was started."""
+
+    def ended(self, run: Run, state: State) -> None:
+        """Note that a trial is over, or was given back."""
+
+    def tick(self) -> None:
+        """Show where things are, now and then; called about twice a second."""
+
+
+class Launcher(Protocol):
+    """A place where trials run."""
+
+    def prepare(self, trials: Iterable[tuple[TrialSpec, Places]], say: Say) -> None:
+        """Do once what all `trials` would do first.
+
+        Raises:
+            BenchError: data or weights are not as they must be.
+        """
+
+    def run(self, runs: Sequence[Run], progress: Progress) -> None:
+        """Run trials until each is done or failed.
+
+        Raises:
+            Stopped: a signal asked for it; unfinished trials go on from their checkpoints.
+        """
+
+
+class Stopped(Exception):
+    """A signal stopped the launcher."""
+
+    def __init__(self, number: int) -> None:
+        """Note the signal's number."""
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def trial_here(folder: str, *, threads: int | None, device: str | None) -> str:
+    """Run a trial in this process; torch is imported by it and not before."""
+    from bench.job import run_trial
+
+    return run_trial(folder, threads=threads, device=device)
+
+
+class InProcess:
+    """Runs one trial after the other in this process."""
+
+    def __init__(self, *, threads: int | None = None, device: str | None = None, trial: RunTrial = trial_here) -> None:
+        """Take torch's number of threads and device."""
+        self._threads = threads
+        self._device = device
+        self._trial = trial
+
+    def prepare(self, trials: Iterable[tuple[TrialSpec, Places]], say: Say) -> None:
+        """Do nothing: each trial prepares itself."""
+
+    def run(self, runs: Sequence[Run], progress: Progress) -> None:
+        """Run trials in order, while a thread shows how they get on.
+
+        Raises:
+            Stopped: a signal asked for it.
+        """
+        for run in runs:
+            progress.started(run)
+            with _ticking(progress):
+                state = State(self._trial(str(run.folder), threads=self._threads, device=self._device))
+            progress.ended(run, state)
+            if state is State.PENDING:
+                raise Stopped(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _ticking(progress: Progress) -> Iterator[None]:
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.5):
+            progress.tick()
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def mark_dead(run: Run, how: str) -> State:
+    """Write into the folder of a trial whose process is gone how it ended; give the state."""
+    try:
+        attempt = run.claim()
+    except Busy:
+        return State.RUNNING
+    log = run.log_path.read_text(errors="replace")[-4000:] if run.log_path.is_file() else ""
+    attempt.fail(f"{how}\n" + (f"\nThe last it said ({run.log_path.name}):\n{log}" if log else ""), how)
+    return State.FAILED

@@ -1,0 +1,362 @@
+"""A bounded pool of processes of this machine: one trial a process, cores and GPUs divided between them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any
+
+from bench.errors import BenchError, SpecError
+from bench.launch import Progress, RunTrial, Say, Stopped, mark_dead
+from bench.machine import Layout, cpu_jobs, thread_variables, usable_cores, visible_gpus
+from bench.spec import Places, TrialSpec
+from bench.store import Run, State
+
+PRELOAD = ("torch", "torchvision", "open_clip", "bench.job")
+"""Imported once, in the server that forks every trial; none of them may start threads when it is imported."""
+
+GRACE_SECONDS = 20.0
+"""How long stopped trials may take to write their checkpoints before they are killed."""
+HELD_SECONDS = 2.0
+"""How often a trial that another process holds is looked at."""
+MOST_STARTS = 3
+"""A trial that gives itself back this often, though nobody stopped the sweep, counts as failed."""
+
+
+def trial_in_child(folder: str, *, threads: int | None, device: str | None) -> str:
+    """Run a trial in a process that must not outlive the one it came from."""
+    from bench.job import run_trial
+
+    return run_trial(folder, threads=threads, device=device, parent=os.getppid())
+
+
+@dataclass
+class _Waiting:
+    """A trial that is not running here."""
+
+    run: Run
+    starts: int = 0
+    not_before: float = 0.0
+
+
+@dataclass
+class _Child:
+    """A trial that is."""
+
+    waiting: _Waiting
+    process: BaseProcess
+    slot: int
+
+
+class LocalPool:
+    """Runs a bounded number of trials at a time, each in a fresh process.
+
+    The processes are forked from a server that has imported torch and open_clip, so the imports are paid once. A
+    process that dies takes only its own trial with it; when this process dies, the others stop at their next step.
+    """
+
+    def __init__(
+        self,
+        *,
+        jobs: int | None = None,
+        threads: int | None = None,
+        device: str | None = None,
+        max_failures: int | None = None,
+        trial: RunTrial = trial_in_child,
+        preload: Sequence[str] = PRELOAD,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
+        """Take the options of `sweep launch`; None = as the machine bears."""
+        self._asked = (jobs, threads)
+        self._device = device
+        self._max_failures = max_failures
+        self._trial = trial
+        self._preload = tuple(preload)
+        self._grace = grace
+        self._layout: Layout | None = None
+        self._children: list[_Child] = []
+        self._queue: list[_Waiting] = []
+        self._n_failed = 0
+        methods = multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+
+    @property
+    def layout(self) -> Layout:
+        """How the machine is shared; the first look may ask a new process for the GPUs."""
+        if self._layout is None:
+            jobs, threads = self._asked
+            gpus = self._gpus()
+            jobs = jobs or len(gpus) or (1 if self._names_one_device else cpu_jobs())
+            self._layout = Layout(jobs, threads or max(1, usable_cores() // jobs), gpus)
+        return self._layout
+
+    @property
+    def _names_one_device(self) -> bool:
+        return self._device is not None and self._device != "cpu"
+
+    def _gpus(self) -> tuple[str, ...]:
+        """Name the GPUs to divide between trials; none where the user chose a device that is not "cuda"."""
+        if self._device not in (None, "cuda"):
+            return ()
+        count = self._ask(_count_gpus, (), lambda text: None) or 0
+        if self._device == "cuda" and not count:
+            raise SpecError("--device cuda: torch finds no GPU here; leave the option out to run on the CPU")
+        return visible_gpus(count)
+
+    def prepare(self, trials: Iterable[tuple[TrialSpec, Places]], say: Say) -> None:
+        """Read and decode each data set once, in a process of its own.
+
+        Raises:
+            BenchError: data or weights are not as they must be.
+        """
+        distinct = {}
+        for spec, places in trials:
+            distinct[spec.dataset, spec.backbone, spec.pretrained, spec.skip_bad_images, places] = (spec, places)
+        for spec, places in distinct.values():
+            say(f"preparing {spec.dataset} for {spec.backbone}")
+            self._ask(_prepare, (spec, places), say)
+
+    def run(self, runs: Sequence[Run], progress: Progress) -> None:
+        """Run trials until each is done or failed, here or by another launch of the same sweep.
+
+        Raises:
+            Stopped: SIGINT or SIGTERM came; the running trials were given time to write checkpoints.
+        """
+        self._queue = [_Waiting(run) for run in runs]
+        self._n_failed = 0
+        limit = self._max_failures or sys.maxsize
+        slots = self.layout.jobs
+        with _Signals() as signals:
+            try:
+                while (self._queue or self._children) and self._n_failed < limit and signals.first is None:
+                    self._fill(slots, progress)
+                    progress.tick()
+                    self._wait(0.5)
+                    self._reap(progress)
+            finally:
+                self._stop_children(signals, progress)
+        if signals.first is not None:
+            raise Stopped(signals.first)
+
+    def _fill(self, slots: int, progress: Progress) -> None:
+        """Start trials in free slots; take note of those that another launch has finished."""
+        now = time.monotonic()
+        for waiting in [each for each in self._queue if each.not_before <= now]:
+            if len(self._children) >= slots:
+                return
+            state = waiting.run.state()
+            if state in (State.DONE, State.FAILED):
+                self._queue.remove(waiting)
+                self._over(waiting.run, state, progress)
+            elif state is State.RUNNING:
+                waiting.not_before = now + HELD_SECONDS
+            else:
+                self._queue.remove(waiting)
+                self._start(waiting, progress)
+
+    def _start(self, waiting: _Waiting, progress: Progress) -> None:
+        used = {child.slot for child in self._children}
+        slot = next(slot for slot in range(self.layout.jobs) if slot not in used)
+        gpus = self.layout.gpus
+        gpu = gpus[slot % len(gpus)] if gpus else None
+        run = waiting.run
+        arguments = (self._trial, str(run.folder), self.layout.threads, self._device, gpu, str(run.log_path))
+        process = self._process(_work, arguments)
+        waiting.starts += 1
+        self._children.append(_Child(waiting, process, slot))
+        progress.started(run)
+
+    def _process(self, target: Callable[..., None], arguments: tuple[Any, ...]) -> BaseProcess:
+        jobs, threads = self._asked
+        count = threads or max(1, usable_cores() // (jobs or cpu_jobs()))
+        with thread_variables(count):
+            if self._context.get_start_method() == "forkserver":
+                _start_server(self._context, self._preload)
+            process: BaseProcess = self._context.Process(target=target, args=arguments)
+            process.start()
+        return process
+
+    def _wait(self, seconds: float) -> None:
+        sentinels = [child.process.sentinel for child in self._children]
+        if sentinels:
+            multiprocessing.connection.wait(sentinels, timeout=seconds)
+        else:
+            time.sleep(seconds)
+
+    def _reap(self, progress: Progress, *, stopping: bool = False) -> None:
+        for child in [each for each in self._children if not each.process.is_alive()]:
+            child.process.join()
+            self._children.remove(child)
+            state = self._verdict(child, stopping)
+            if state in (State.DONE, State.FAILED) or stopping:
+                self._over(child.waiting.run, state, progress)
+            else:
+                child.waiting.not_before = time.monotonic() + (HELD_SECONDS if state is State.RUNNING else 0)
+                self._queue.append(child.waiting)
+                progress.ended(child.waiting.run, state)
+            child.process.close()
+
+    def _verdict(self, child: _Child, stopping: bool) -> State:
+        """Give the state a process left its trial in; if it died, write down how."""
+        run, code = child.waiting.run, child.process.exitcode
+        state = run.state()
+        if stopping or state in (State.DONE, State.FAILED, State.RUNNING):
+            return state
+        if code:
+            return mark_dead(run, _how_it_ended(code))
+        if child.waiting.starts >= MOST_STARTS:
+            return mark_dead(run, f"it stopped {MOST_STARTS} times without an end though nobody stopped the sweep")
+        return state
+
+    def _over(self, run: Run, state: State, progress: Progress) -> None:
+        self._n_failed += state is State.FAILED
+        progress.ended(run, state)
+
+    def _stop_children(self, signals: _Signals, progress: Progress) -> None:
+        """Ask all processes to stop, wait a little, kill the rest; a second signal kills at once."""
+        for child in self._children:
+            child.process.terminate()
+        deadline = time.monotonic() + self._grace
+        while self._children and time.monotonic() < deadline and signals.count < 2:
+            progress.tick()
+            self._wait(0.2)
+            self._reap(progress, stopping=True)
+        for child in self._children:
+            child.process.kill()
+            child.process.join()
+        self._reap(progress, stopping=True)
+
+    def _ask(self, function: Callable[..., Any], arguments: tuple[Any, ...], say: Say) -> Any:
+        """Call `function(*arguments, say)` in a new process; give its result, None if it died or met a bug.
+
+        Raises:
+            BenchError: the function raised it.
+        """
+        ours, theirs = self._context.Pipe()
+        process = self._process(_answer, (theirs, function, arguments))
+        theirs.close()
+        try:
+            while True:
+                kind, value = ours.recv()
+                if kind == "said":
+                    say(value)
+                elif kind == "raised":
+                    raise value
+                else:
+                    return value
+        except EOFError:
+            process.join()
+            say(f"{function.__name__.strip('_')}: {_how_it_ended(process.exitcode or 0)}")
+            return None
+        finally:
+            process.terminate()
+            process.join()
+            ours.close()
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "a signal"
+    hint = "; short memory is the usual cause: try fewer --jobs" if -code == signal.SIGKILL else ""
+    return f"its process was killed by {name} (signal {-code}){hint}"
+
+
+class _Signals:
+    """Notes SIGINT and SIGTERM instead of dying of them; only in the main thread, as Python allows."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.count = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {each: signal.signal(each, self._note) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.first = self.first or number
+        self.count += 1
+
+
+def _start_server(context: Any, preload: Sequence[str]) -> None:
+    """Start the fork server, deaf to Ctrl-C: its children get a terminal's SIGINT too, and are told by us instead."""
+    from multiprocessing import forkserver
+
+    context.set_forkserver_preload(list(preload))
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
+    try:
+        forkserver.ensure_running()
+    finally:
+        if in_main:
+            signal.signal(signal.SIGINT, before)
+
+
+def _work(trial: RunTrial, folder: str, threads: int, device: str | None, gpu: str | None, log: str) -> None:
+    """Be the process of one trial."""
+    _join_pool()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA starts, which is at its first use
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    trial(folder, threads=threads, device=device)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fstat(handle).st_size == 0:
+        os.unlink(log)
+
+
+def _answer(pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Be a process that computes one thing; a bug in it is told and forgotten, since the trials will meet it again."""
+    _join_pool()
+    try:
+        pipe.send(("gave", function(*arguments, lambda text: pipe.send(("said", text)))))
+    except BenchError as error:
+        pipe.send(("raised", error))
+    except Exception as error:
+        pipe.send(
+            ("said", f"{function.__name__.strip('_')}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
+        )
+        pipe.send(("gave", None))
+
+
+def _join_pool() -> None:
+    """Leave Ctrl-C to the parent, and stop when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _count_gpus(say: Say) -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _prepare(spec: TrialSpec, places: Places, say: Say) -> None:
+    from bench.job import prepare
+
+    prepare(spec, places, say)

@@ -1,0 +1,218 @@
+"""What the run folders of a sweep say, put together: counts, a table, what runs, what failed, how long it may take.
+
+Reads through `bench.store` only and prints nothing. Estimates are for planning; nothing depends on them.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.dataset import find_dataset
+from bench.errors import BenchError
+from bench.store import Run, State, find_runs
+
+SCHEMA = 1
+"""Raised when the meaning of a key of `as_json` changes."""
+
+UNFINISHED = (State.PENDING, State.LOST, State.RUNNING)
+
+
+@dataclass(frozen=True)
+class TrialStatus:
+    """One trial at one moment.
+
+    Attributes:
+        run: its folder.
+        state: its state.
+        spec: the stored spec as it is, of this version or another; empty if it cannot be read.
+        said: what the latest attempt said of itself.
+    """
+
+    run: Run
+    state: State
+    spec: Mapping[str, Any]
+    said: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, run: Run, spec: Mapping[str, Any] | None = None) -> TrialStatus:
+        """Read a run folder; `spec` saves reading what never changes."""
+        return cls(run, run.state(), spec if spec is not None else run.spec_json() or {}, run.status())
+
+    def refreshed(self) -> TrialStatus:
+        """Look again."""
+        return TrialStatus.of(self.run, self.spec)
+
+    @property
+    def sweep(self) -> str:
+        """Name of the sweep's folder."""
+        return self.run.folder.parent.name
+
+    @property
+    def algorithm(self) -> str:
+        """Registered method."""
+        return str(self.spec.get("algorithm", "?"))
+
+    @property
+    def dataset(self) -> str:
+        """Registered data set."""
+        return str(self.spec.get("dataset", "?"))
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What makes trials take about the same time."""
+        return self.algorithm, self.dataset, self.spec.get("backbone"), self.spec.get("steps")
+
+    @property
+    def held_out(self) -> str:
+        """Short names of the held-out domains, or their indices where names are not known without the files."""
+        return "+".join(domain_name(self.dataset, index) for index in self.spec.get("test_domains", ()))
+
+    @property
+    def label(self) -> str:
+        """A few words that tell the trial from the others of its sweep."""
+        seeds = f"trial {self.spec.get('trial_seed', '?')}"
+        if self.spec.get("hparams_seed"):
+            seeds += f", hparams {self.spec['hparams_seed']}"
+        return f"{self.algorithm} on {self.dataset}, held out {self.held_out or '?'}, {seeds}"
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return int(self.said.get("step", 0))
+
+    @property
+    def steps(self) -> int:
+        """Updates to do."""
+        return int(self.spec.get("steps", 0))
+
+    @property
+    def rate(self) -> float | None:
+        """Updates a second; None where nobody said."""
+        return self.said.get("rate") or None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until a running trial's last update; None where its rate is not known."""
+        return (self.steps - self.step) / self.rate if self.rate else None
+
+    @property
+    def error_line(self) -> str:
+        """The last line of a failed attempt's error."""
+        return str(self.said.get("error") or "no error was written")
+
+
+def read_status(root: Path) -> list[TrialStatus]:
+    """Read all trials in `root`, or one or two levels below it."""
+    return [TrialStatus.of(run) for run in find_runs(root)]
+
+
+@functools.cache
+def domain_name(dataset: str, index: int) -> str:
+    """Give the short name of a domain if the data set's declaration has it, else its index."""
+    try:
+        names = find_dataset(dataset).domains
+    except BenchError:
+        names = ()
+    return names[index] if index < len(names) else str(index)
+
+
+def counts(trials: Iterable[TrialStatus]) -> dict[str, int]:
+    """Count the trials by state; every state is there."""
+    numbers = {state.value: 0 for state in State}
+    for trial in trials:
+        numbers[trial.state.value] += 1
+    return numbers
+
+
+def cells(trials: Iterable[TrialStatus]) -> dict[tuple[str, str], dict[str, int]]:
+    """Count by (algorithm, data set), in order of first appearance in a sorted list."""
+    grouped: dict[tuple[str, str], list[TrialStatus]] = defaultdict(list)
+    for trial in trials:
+        grouped[trial.algorithm, trial.dataset].append(trial)
+    return {key: counts(grouped[key]) for key in sorted(grouped)}
+
+
+def typical_seconds(trials: Iterable[TrialStatus]) -> dict[tuple[Any, ...], float]:
+    """Give the median duration of a trial by kind: of finished trials, else from the rate of running ones."""
+    finished: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    running: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for trial in trials:
+        if trial.state is State.DONE and "seconds" in trial.said:
+            finished[trial.kind].append(float(trial.said["seconds"]))
+        elif trial.state is State.RUNNING and trial.rate:
+            running[trial.kind].append(trial.steps / trial.rate)
+    return {kind: statistics.median(values) for kind, values in {**running, **finished}.items()}
+
+
+def work_left(trials: Sequence[TrialStatus], unfinished: Sequence[State] = UNFINISHED) -> float | None:
+    """Estimate the seconds of work left, as if one trial ran at a time; None where nothing is known yet.
+
+    A kind of trial of which none has run yet is taken to last as long as the others do.
+    """
+    typical = typical_seconds(trials)
+    if not typical:
+        return None
+    usual = statistics.mean(typical.values())
+    total = 0.0
+    for trial in trials:
+        if trial.state in unfinished:
+            whole = typical.get(trial.kind, usual)
+            done = trial.step / trial.steps if trial.steps else 0.0
+            exact = trial.seconds_left if trial.state is State.RUNNING else None
+            total += exact if exact is not None else whole * (1 - min(1.0, done))
+    return total
+
+
+def as_json(root: Path, trials: Sequence[TrialStatus]) -> dict[str, Any]:
+    """Give the status as plain values for scripts.
+
+    Keys: `schema`; `root`; `total`; `counts` by state; `cells`, a list of {algorithm, dataset, and a count by state};
+    `running` and `failed`, lists of {trial, sweep, folder, algorithm, dataset, test_domains, trial_seed, hparams_seed}
+    with {step, steps, rate, eta_seconds, doing, host, pid} and {error, error_file}; `eta_seconds`, null if not known.
+    """
+    running = [trial for trial in trials if trial.state is State.RUNNING]
+    left = work_left(trials)
+    return {
+        "schema": SCHEMA,
+        "root": str(root),
+        "total": len(trials),
+        "counts": counts(trials),
+        "cells": [
+            {"algorithm": algorithm, "dataset": dataset, **numbers}
+            for (algorithm, dataset), numbers in cells(trials).items()
+        ],
+        "running": [{**_identity(trial), **_progress(trial)} for trial in running],
+        "failed": [
+            {**_identity(trial), "error": trial.error_line, "error_file": str(trial.run.error_path)}
+            for trial in trials
+            if trial.state is State.FAILED
+        ],
+        "eta_seconds": None if left is None else round(left / max(1, len(running)), 1),
+    }
+
+
+def _identity(trial: TrialStatus) -> dict[str, Any]:
+    names = ("algorithm", "dataset", "test_domains", "trial_seed", "hparams_seed")
+    return {
+        "trial": trial.run.trial_id,
+        "sweep": trial.sweep,
+        "folder": str(trial.run.folder),
+        **{name: trial.spec.get(name) for name in names},
+    }
+
+
+def _progress(trial: TrialStatus) -> dict[str, Any]:
+    left = trial.seconds_left
+    return {
+        "step": trial.step,
+        "steps": trial.steps,
+        "rate": trial.rate,
+        "eta_seconds": None if left is None else round(left, 1),
+        **{name: trial.said.get(name) for name in ("doing", "host", "pid")},
+    }

@@ -1,0 +1,267 @@
+"""Run folders: states, claims, fenced attempts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import store
+from bench.errors import Conflict, SpecError, UnknownName
+from bench.spec import Places, TrialSpec
+from bench.store import LOST_AFTER_SECONDS, Busy, Run, State, Superseded, find_run, find_runs
+
+NOW = 1_000_000.0
+
+
+class Clock:
+    """A clock that goes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(store, "time", made)
+    return made
+
+
+def spec(**changes: object) -> TrialSpec:
+    fields: dict[str, object] = {
+        "protocol": "leave_one_domain_out",
+        "protocol_version": 1,
+        "dataset": "PACS",
+        "algorithm": "ERM",
+        "test_domains": (0,),
+        "backbone": "tiny",
+        "pretrained": "embedded",
+        "trial_seed": 0,
+        "hparams_seed": 0,
+        "hparams": {"lr": 0.1},
+        "steps": 10,
+        "evaluate_every": 5,
+    }
+    return TrialSpec(**{**fields, **changes})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path / "sweep", spec(), Places(data_dir="/data"))
+
+
+@pytest.fixture
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.fixture
+def living() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    yield process
+    process.communicate()
+
+
+def say(run: Run, **status: object) -> None:
+    """Write a status as another process would have."""
+    (run.folder / "status.json").write_text(json.dumps(status))
+
+
+def test_run_folder_is_named_by_the_trial_and_gives_it_back(run: Run) -> None:
+    assert run.folder.name == run.trial_id == spec().trial_id
+    assert (Run(run.folder).spec, Run(run.folder).places) == (spec(), Places(data_dir="/data"))
+
+
+def test_creating_again_keeps_the_spec_and_moves_the_places(run: Run, tmp_path: Path) -> None:
+    before = (run.folder / "spec.json").stat().st_mtime_ns
+    again = Run.create(tmp_path / "sweep", spec(), Places(data_dir="/elsewhere"))
+    assert again.folder == run.folder and again.places.data_dir == "/elsewhere"
+    assert (run.folder / "spec.json").stat().st_mtime_ns == before
+
+
+def test_folder_without_a_readable_spec_is_refused(run: Run) -> None:
+    (run.folder / "spec.json").write_text('{"torn": ')
+    with pytest.raises(SpecError, match="no readable spec"):
+        Run(run.folder).spec  # noqa: B018
+    assert Run(run.folder).spec_json() is None
+
+
+def test_states_from_pending_to_done(run: Run) -> None:
+    assert run.state() is State.PENDING
+    attempt = run.claim()
+    assert run.state() is State.RUNNING
+    attempt.beat(3, 10, force=True)
+    assert run.state() is State.RUNNING and run.status()["step"] == 3
+    run.checkpoint_path.touch()
+    attempt.write_records([{"step": 0}])
+    attempt.finish(10, 10)
+    assert run.state() is State.DONE and run.is_done
+    assert run.records() == ([{"step": 0}], 0)
+    assert not run.checkpoint_path.exists()
+
+
+def test_failed_trial_keeps_its_error_until_it_is_reset(run: Run) -> None:
+    attempt = run.claim()
+    attempt.fail("Traceback …\nValueError: é", "ValueError: é")
+    assert run.state() is State.FAILED and run.status()["error"] == "ValueError: é"
+    assert run.error() == "Traceback …\nValueError: é"
+    run.reset()
+    assert run.state() is State.PENDING and run.error() is None
+    assert run.claim().number == 2
+
+
+def test_released_trial_is_pending_and_keeps_its_checkpoint(run: Run) -> None:
+    attempt = run.claim()
+    run.checkpoint_path.touch()
+    attempt.release(4, 10)
+    assert run.state() is State.PENDING and run.status()["step"] == 4
+    assert run.checkpoint_path.exists() and run.claim().number == 2
+
+
+def test_live_attempt_cannot_be_claimed_again_even_before_it_says_anything(run: Run) -> None:
+    attempt = run.claim()
+    with pytest.raises(Busy):
+        Run(run.folder).claim()
+    attempt.beat(0, 10, force=True)
+    with pytest.raises(Busy):
+        Run(run.folder).claim()
+
+
+def test_claim_of_a_process_that_died_before_it_said_anything_counts_for_nothing(run: Run, dead_pid: int) -> None:
+    claim = {"host": os.uname().nodename, "pid": dead_pid, "born": 1, "claimed": NOW}
+    (run.folder / "attempt.1").write_text(json.dumps(claim))
+    assert run.state() is State.PENDING
+    (run.folder / "attempt.2").write_text('{"host": ')  # killed while it wrote its claim
+    assert run.claim().number == 3
+
+
+def test_dead_process_is_lost_and_can_be_followed(run: Run, dead_pid: int) -> None:
+    first = run.claim()
+    first.beat(5, 10, force=True)
+    say(run, **{**run.status(), "pid": dead_pid})
+    assert run.state() is State.LOST
+    assert run.claim().number == 2 and run.state() is State.RUNNING
+
+
+def test_reused_process_number_is_not_the_old_process(run: Run, living: subprocess.Popen[bytes]) -> None:
+    run.claim().beat(5, 10, force=True)
+    status = {**run.status(), "pid": living.pid}
+    say(run, **{**status, "born": store._birth(living.pid)})
+    assert run.state() is State.RUNNING
+    say(run, **{**status, "born": store._birth(living.pid) - 1})
+    assert run.state() is State.LOST
+
+
+def test_process_that_ended_but_was_not_reaped_is_lost(run: Run) -> None:
+    run.claim().beat(5, 10, force=True)
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    say(run, **{**run.status(), "pid": process.pid, "born": store._birth(process.pid)})
+    assert run.state() is State.RUNNING
+    process.stdin.close()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended and is a zombie now
+    assert run.state() is State.LOST
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("age", "state"), [(0, State.RUNNING), (LOST_AFTER_SECONDS - 1, State.RUNNING), (LOST_AFTER_SECONDS, State.LOST)]
+)
+def test_process_of_another_host_is_judged_by_its_heartbeat(age: float, state: State, run: Run) -> None:
+    say(run, state="running", attempt=1, host="elsewhere", pid=1, born=1, heartbeat=NOW)
+    assert run.state(now=NOW + age) is state
+
+
+def test_heartbeat_is_written_at_most_every_few_seconds(run: Run, clock: Clock) -> None:
+    attempt = run.claim()
+    attempt.beat(1, 10)
+    clock.now += store.HEARTBEAT_SECONDS - 0.1
+    attempt.beat(2, 10)
+    assert run.status()["step"] == 1
+    clock.now += 0.1
+    attempt.beat(3, 10, rate=2.5)
+    assert (run.status()["step"], run.status()["rate"], run.status()["heartbeat"]) == (3, 2.5, clock.now)
+
+
+def test_superseded_attempt_writes_nothing_more(run: Run, dead_pid: int) -> None:
+    old = run.claim()
+    old.beat(5, 10, force=True)
+    old.write_records([{"step": 0}])
+    say(run, **{**run.status(), "pid": dead_pid})  # taken for dead
+    new = Run(run.folder).claim()
+    new.beat(5, 10, force=True)
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    for write in (
+        lambda: old.beat(6, 10, force=True),
+        lambda: old.write_records([{"step": 6}]),
+        lambda: old.write_env({}),
+        lambda: old.finish(10, 10),
+        lambda: old.fail("trace", "line"),
+        lambda: old.release(6, 10),
+    ):
+        with pytest.raises(Superseded):
+            write()
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+    new.finish(10, 10)
+    assert run.is_done
+
+
+def test_two_claims_at_one_moment_give_one_holder(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run.claim()
+    monkeypatch.setattr(Run, "_last_attempt", lambda self: 0)  # the second looked before the first had written
+    monkeypatch.setattr(Run, "state", lambda self, now=None: State.PENDING)
+    with pytest.raises(Busy):
+        Run(run.folder).claim()
+    first.check()
+
+
+def test_claim_clears_what_a_killed_writer_left(run: Run) -> None:
+    (run.folder / ".results.jsonl.x.tmp").touch()
+    run.claim()
+    assert not (run.folder / ".results.jsonl.x.tmp").exists()
+
+
+def test_torn_records_and_status_are_survived(run: Run) -> None:
+    (run.folder / "results.jsonl").write_text('{"step": 0}\nnonsense\n{"step": 5')
+    assert run.records() == ([{"step": 0}], 2)
+    for torn in ("", '{"state": "done"', "[]", '"done"'):
+        (run.folder / "status.json").write_text(torn)
+        assert run.state() is State.PENDING and not run.is_done
+
+
+def test_deleted_run_is_gone(run: Run) -> None:
+    run.claim()
+    run.delete()
+    assert not run.folder.exists()
+
+
+def test_runs_are_found_one_and_two_levels_down_in_order(tmp_path: Path) -> None:
+    made = [Run.create(tmp_path / sweep, spec(trial_seed=i), Places()) for sweep in ("b", "a") for i in range(2)]
+    (tmp_path / "a" / "no_run").mkdir()
+    (tmp_path / "notes.txt").touch()
+    expected = sorted(run.folder for run in made)
+    assert [run.folder for run in find_runs(tmp_path)] == expected
+    assert [run.folder for run in find_runs(tmp_path / "a")] == expected[:2]
+    assert [run.folder for run in find_runs(expected[0])] == expected[:1]
+    assert find_runs(tmp_path / "nowhere") == []
+
+
+def test_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "a", spec(), Places())
+    assert find_run(tmp_path, run.trial_id[:6]).folder == run.folder
+    with pytest.raises(UnknownName, match="begins with 'zz'"):
+        find_run(tmp_path, "zz")
+    twin = Run.create(tmp_path / "b", spec(), Places())
+    with pytest.raises(Conflict) as caught:
+        find_run(tmp_path, run.trial_id)
+    assert str(run.folder) in str(caught.value) and str(twin.folder) in str(caught.value)

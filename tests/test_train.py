@@ -1,0 +1,222 @@
+"""The train loop and the job, on real files, with the embedded backbone and a registered method."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench import train
+from bench.evaluation import Evaluator
+from bench.job import prepare, run_trial
+from bench.spec import Places
+from bench.store import Run, State, Superseded
+
+CPU = torch.device("cpu")
+
+
+def run(one: Run) -> str:
+    return run_trial(str(one.folder), device="cpu")
+
+
+def results(one: Run) -> bytes:
+    return (one.folder / "results.jsonl").read_bytes()
+
+
+def test_a_trial_writes_records_at_the_start_in_between_and_at_the_end(make_run: Callable[..., Run]) -> None:
+    one = make_run("ERM")
+    assert run(one) == "done" and one.is_done
+    records, skipped = one.records()
+    assert skipped == 0 and [record["step"] for record in records] == [0, 2, 4]
+    for record in records:
+        assert {"env0_out_acc", "env1_out_acc", "env2_out_acc", "env2_in_acc"} <= set(record)
+        assert "env0_in_acc" not in record  # no selection rule reads it
+        assert all(0 <= value <= 1 for key, value in record.items() if key.endswith("_acc"))
+    assert "loss" not in records[0] and np.isfinite(records[1]["loss"])
+    assert not one.checkpoint_path.exists()
+
+
+def test_evaluate_all_takes_every_split(make_run: Callable[..., Run]) -> None:
+    one = make_run("ZeroShot", evaluate="all")
+    run(one)
+    assert {f"env{i}_{part}_acc" for i in range(3) for part in ("in", "out")} <= set(one.records()[0][0])
+
+
+def test_a_finished_trial_is_not_run_again(make_run: Callable[..., Run]) -> None:
+    one = make_run("ZeroShot")
+    run(one)
+    before = (one.folder / "status.json").read_bytes()
+    assert run(one) == "done"
+    assert (one.folder / "status.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_a_stopped_trial_goes_on_and_writes_the_same_records(make_run: Callable[..., Run], moment: int) -> None:
+    whole, cut = make_run("CLIPood", sweep="whole"), make_run("CLIPood", sweep="cut")
+    run(whole)
+    attempt = cut.claim()
+    trial = train.build(cut.spec, cut.places, CPU, lambda doing: None)
+    with pytest.raises(train.Stopped):
+        train.run(trial, attempt, lambda: trial.algorithm.updates >= moment)
+    attempt.release(moment, 4)
+    assert cut.state() is State.PENDING and cut.checkpoint_path.exists()
+    assert run(cut) == "done"
+    assert results(cut) == results(whole)
+
+
+def test_records_written_after_the_checkpoint_are_written_anew(make_run: Callable[..., Run]) -> None:
+    """A kill between a record and the next checkpoint leaves a record of the future behind."""
+    whole, cut = make_run("CLIPood", sweep="whole"), make_run("CLIPood", sweep="cut")
+    run(whole)
+    attempt = cut.claim()
+    trial = train.build(cut.spec, cut.places, CPU, lambda doing: None)
+    with pytest.raises(train.Stopped):
+        train.run(trial, attempt, lambda: trial.algorithm.updates >= 1)
+    attempt.release(1, 4)
+    (cut.folder / "results.jsonl").write_bytes(results(whole)[:-20])
+    assert run(cut) == "done"
+    assert results(cut) == results(whole)
+
+
+def test_a_torn_checkpoint_starts_the_trial_anew(make_run: Callable[..., Run]) -> None:
+    whole, cut = make_run("ERM", sweep="whole"), make_run("ERM", sweep="cut")
+    run(whole)
+    cut.checkpoint_path.write_bytes(b"PK torn")
+    assert run(cut) == "done"
+    assert results(cut) == results(whole)
+
+
+def test_a_sigterm_stops_at_the_next_step_with_a_checkpoint(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make_run("ERM", steps=50, evaluate_every=50)
+    from bench.registry import algorithms
+
+    update = algorithms["ERM"].update
+
+    def update_and_signal(self: Any, *arguments: Any) -> Any:
+        if self.updates == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, *arguments)
+
+    monkeypatch.setattr(algorithms["ERM"], "update", update_and_signal)
+    assert run(one) == "pending"
+    assert torch.load(one.checkpoint_path, weights_only=True)["step"] == 3
+
+
+def test_an_orphan_stops(make_run: Callable[..., Run]) -> None:
+    one = make_run("ERM")
+    assert run_trial(str(one.folder), device="cpu", parent=1) == "pending"
+
+
+def test_a_superseded_attempt_writes_nothing_more(make_run: Callable[..., Run]) -> None:
+    one = make_run("ERM")
+    old = one.claim()
+    trial = train.build(one.spec, one.places, CPU, lambda doing: None)
+    (one.folder / "attempt.2").touch()  # the claim of a launcher that took this process for dead
+    with pytest.raises(Superseded):
+        train.run(trial, old, lambda: False)
+    assert not (one.folder / "results.jsonl").exists()
+
+
+def test_a_failure_is_written_into_the_folder(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.registry import algorithms
+
+    def explode(self: Any, *arguments: Any) -> Any:
+        raise ZeroDivisionError("the loss went to pieces")
+
+    monkeypatch.setattr(algorithms["ERM"], "update", explode)
+    one = make_run("ERM")
+    assert run(one) == "failed"
+    assert one.status()["error"] == "ZeroDivisionError: the loss went to pieces"
+    assert "Traceback" in (one.error() or "")
+
+
+@pytest.fixture
+def broken_images(small_images: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "broken"
+    shutil.copytree(small_images, root)
+    (root / "photo" / "cat" / "003.png").write_bytes(b"no image")
+    return root
+
+
+def test_a_bad_image_fails_the_trial_with_its_name(make_run: Callable[..., Run], broken_images: Path) -> None:
+    one = make_run("ZeroShot", data_dir=str(broken_images))
+    assert run(one) == "failed"
+    assert "photo/cat/003.png" in one.status()["error"] and "Traceback" not in (one.error() or "")
+
+
+def test_skipped_bad_images_are_counted_in_the_record(make_run: Callable[..., Run], broken_images: Path) -> None:
+    one = make_run("ZeroShot", data_dir=str(broken_images), skip_bad_images=True)
+    assert run(one) == "done"
+    assert one.records()[0][0]["n_bad_images"] == 1
+
+
+def test_prepare_names_bad_images_before_anything_is_launched(make_run: Callable[..., Run], broken_images: Path) -> None:
+    from bench.errors import BadImage
+
+    one = make_run("ZeroShot", data_dir=str(broken_images))
+    with pytest.raises(BadImage, match="003"):
+        prepare(one.spec, one.places, lambda line: None)
+
+
+def test_cached_features_equal_computed_ones(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    one = make_run("ZeroShot")
+    trial = train.build(one.spec, one.places, CPU, lambda doing: None)
+    evaluator: Evaluator = trial.evaluator
+    for view in trial.task.evaluation:
+        computed = evaluator._forward(trial.backbone.visual, view.domain, view.indices)
+        assert torch.equal(evaluator.frozen_features(view), computed)
+    again = train.build(one.spec, one.places, CPU, lambda doing: None).evaluator
+    assert list((tmp_path / "cache" / "features").iterdir())
+    view = trial.task.evaluation[0]
+    assert torch.equal(again.frozen_features(view), evaluator.frozen_features(view))
+
+
+def test_at_step_0_every_method_that_starts_from_zero_shot_predicts_as_zero_shot(make_run: Callable[..., Run]) -> None:
+    from bench.registry import algorithms
+
+    reference = make_run("ZeroShot")
+    run(reference)
+    expected = reference.records()[0][0]
+    for name in algorithms:
+        one = make_run(name, captions="template") if "captions" in algorithms[name].hparams else make_run(name)
+        trial = train.build(one.spec, one.places, CPU, lambda doing: None)
+        if trial.algorithm.starts_zero_shot:
+            [main, *_] = trial.evaluator.evaluate(trial.algorithm, final=False)
+            assert main.metrics == {key: value for key, value in expected.items() if key.endswith("_acc")}, name
+
+
+def test_final_predictions_are_stored_in_the_order_of_the_data_set(make_run: Callable[..., Run]) -> None:
+    one = make_run("ZeroShot")
+    run(one)
+    stored = np.load(one.predictions_path)
+    right = stored["env2_in/main/predicted"] == stored["env2_in/label"]
+    assert (np.diff(stored["env2_in/index"].astype(int)) > 0).all()
+    assert np.mean(right) == one.records()[0][0]["env2_in_acc"]
+    assert (stored["env2_in/main/confidence"] >= 0.5 - 1e-3).all()  # two classes
+
+
+def test_bf16_evaluation_stays_near_fp32(make_run: Callable[..., Run]) -> None:
+    accuracies = []
+    for precision in ("fp32", "bf16"):
+        one = make_run("ZeroShot", eval_precision=precision)
+        run(one)
+        accuracies.append(one.records()[0][0]["env2_in_acc"])
+    assert abs(accuracies[0] - accuracies[1]) <= 2 / 32
+
+
+def test_records_hold_no_time_and_no_place(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    one = make_run("ZeroShot")
+    run(one)
+    text = json.dumps(one.records()[0]) + json.dumps(one.spec.to_json())
+    assert str(tmp_path) not in text and "second" not in text
+    assert Places.from_json(one.places.to_json()) == one.places
