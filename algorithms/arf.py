@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -282,10 +283,13 @@ class ARF(Algorithm):
     def _head(self, tower: nn.Module, alpha: float) -> Callable[[Tensor, tuple[str, ...]], Tensor]:
         """Make a classifier of `tower` as it is now, with the scale `alpha` of the way (in logs) to the trained one."""
 
+        # A frozen copy: torch takes other kernels for weights that can be trained, and step 0 is to be exact.
+        frozen = copy.deepcopy(tower).requires_grad_(False)
+
         def encode(texts: Sequence[str]) -> Tensor:
             with torch.no_grad():
                 tokens = [self.backbone.tokenize(texts[i : i + TEXTS]) for i in range(0, len(texts), TEXTS)]
-                return torch.cat([tower(part) for part in tokens]).float()
+                return torch.cat([frozen(part) for part in tokens]).float()
 
         head = TextHead(self.backbone, self.templates, encode)
         grown = self.log_scale.item() - torch.tensor(self.start_scale).item()  # of equal precision: 0 at the start

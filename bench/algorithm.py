@@ -78,7 +78,7 @@ class Setup:
         class_names: label space of the training labels.
         train: labelled views, in the order of `update`'s minibatches.
         unlabeled: unlabelled views, in the order of `update`'s second argument.
-        domain_names: short names of the training domains.
+        domain_names: the training domains in words, for captions.
         templates: the data set's prompt templates.
         hparams: resolved values.
         n_steps: updates that will be made.

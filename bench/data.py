@@ -225,9 +225,9 @@ def _key(domain: Domain, image: ImageSpec) -> str:
     for file in domain.files:
         try:
             stat = os.stat(domain.root / file)
-            hashed.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            hashed.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
         except OSError:
-            hashed.update(f"{file} missing\n".encode())
+            hashed.update(f"{file} missing\n".encode(errors="surrogateescape"))
     return hashed.hexdigest()[:16]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def _algorithm(name: str) -> str:
                 }
             ),
             _hparam_table(steps),
-            (method.__doc__ or "").strip(),
+            inspect.getdoc(method) or "",
         ]
     )
 
@@ -108,7 +109,7 @@ def _algorithm(name: str) -> str:
 def _dataset(name: str) -> str:
     family = name.partition(":")[0]
     if family in datasets and not isinstance(datasets[family], DatasetInfo) and ":" not in name:
-        return f"{name}:PATH\n\n{(datasets[name].__doc__ or '').strip()}\n\ncode: {datasets.origin(name)}"
+        return f"{name}:PATH\n\n{inspect.getdoc(datasets[name]) or ''}\n\ncode: {datasets.origin(name)}"
     info = find_dataset(name)
     counts = dict(zip(info.domains, info.counts)) if info.counts else dict.fromkeys(info.domains, "?")
     facts = {
@@ -128,7 +129,7 @@ def _dataset(name: str) -> str:
 def _protocol(name: str) -> str:
     protocol = protocols[name]
     facts = {"version": protocol.version, "source": protocol.source, "code": protocols.origin(name)}
-    return f"{name}: {protocol.summary}\n\n{_facts(facts)}\n\n{(type(protocol).__doc__ or '').strip()}"
+    return f"{name}: {protocol.summary}\n\n{_facts(facts)}\n\n{inspect.getdoc(type(protocol)) or ''}"
 
 
 def _backbone(name: str) -> str:

@@ -112,10 +112,10 @@ class Backbone:
         self.scale = float(model.logit_scale.detach().exp())  # type: ignore[operator]
         self.device = torch.device("cpu")
         self._tokenizer = tokenizer
-        self.visual: nn.Module = model.visual.eval().requires_grad_(False)  # type: ignore[union-attr,operator]
+        self.visual: nn.Module = model.visual.eval().requires_grad_(False)  # type: ignore[union-attr]
         self.text = text_tower(model).eval().requires_grad_(False)
-        if any(isinstance(module, torch.nn.Conv2d) and module.kernel_size[0] > 1 for module in self._inner_convolutions()):
-            self.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if sum(isinstance(module, torch.nn.Conv2d) for module in self.visual.modules()) > 1:
+            self.visual.to(memory_format=torch.channels_last)  # pays for CNNs; a ViT has the patch convolution alone
 
     def to(self, device: torch.device) -> Backbone:
         """Move both towers."""
@@ -142,11 +142,6 @@ class Backbone:
         with torch.no_grad():
             parts = [self.text(self.tokenize(texts[i : i + batch])) for i in range(0, len(texts), batch)]
         return torch.cat(parts).float()
-
-    def _inner_convolutions(self) -> list[nn.Module]:
-        """A ViT's patch convolution gains nothing from channels-last; a CNN's many do."""
-        convolutions = [module for module in self.visual.modules() if isinstance(module, torch.nn.Conv2d)]
-        return list(convolutions) if len(convolutions) > 1 else []
 
 
 class TextHead:
@@ -236,8 +231,8 @@ def load_backbone(name: str, pretrained: str, places: Places) -> Backbone:
     import open_clip
 
     logging.getLogger("root").setLevel(max(logging.getLogger().level, logging.ERROR))  # open_clip warns on load
-    if name == TINY.name:
-        return _load_tiny(open_clip)
+    if name == TINY.name and name not in open_clip.list_models():
+        open_clip.factory.add_model_config(_EMBEDDED / "tiny.json")
     source, options = _weights(name, pretrained, places)
     try:
         if source is None:
@@ -248,27 +243,20 @@ def load_backbone(name: str, pretrained: str, places: Places) -> Backbone:
             f"the weights {pretrained!r} of {name} could not be loaded ({type(error).__name__}: {error}); "
             "without network give a file: --pretrained PATH"
         ) from error
-    config = model.visual.preprocess_cfg
-    image = ImageSpec(
-        _side(config["size"]), tuple(config["mean"]), tuple(config["std"]), config["interpolation"], config["resize_mode"]
-    )
+    image = _TINY_IMAGE if name == TINY.name else _image_spec(model.visual.preprocess_cfg)
     return Backbone(name, pretrained, model, image, open_clip.get_tokenizer(name))
 
 
-def _load_tiny(open_clip: Any) -> Backbone:
-    folder = PACKAGE / "weights"
-    if TINY.name not in open_clip.list_models():
-        open_clip.factory.add_model_config(folder / "tiny.json")
-    mean, std = (127 / 255,) * 3, (128 / 255,) * 3
-    model = open_clip.create_model(TINY.name, pretrained=str(folder / "tiny.safetensors"))
-    image = ImageSpec(TINY.image_size, mean, std)
-    return Backbone(TINY.name, TINY.default_pretrained, model, image, open_clip.get_tokenizer(TINY.name))
+_EMBEDDED = PACKAGE / "weights"
+_TINY_IMAGE = ImageSpec(TINY.image_size, (127 / 255,) * 3, (128 / 255,) * 3)
 
 
 def _weights(name: str, pretrained: str, places: Places) -> tuple[str | None, dict[str, Any]]:
     """Give what open_clip calls `pretrained`, and the options that go with it."""
     if pretrained == RANDOM:
         return None, {}
+    if name == TINY.name and pretrained == TINY.default_pretrained:
+        return str(_EMBEDDED / "tiny.safetensors"), {}
     if pretrained.startswith("file:"):
         path = Path(places.weights or "")
         if file_tag(path) != pretrained:
@@ -277,6 +265,14 @@ def _weights(name: str, pretrained: str, places: Places) -> tuple[str | None, di
     from open_clip.pretrained import get_pretrained_cfg
 
     return pretrained, {"force_quick_gelu": bool(get_pretrained_cfg(name, pretrained).get("quick_gelu"))}
+
+
+def _image_spec(config: dict[str, Any]) -> ImageSpec:
+    sides = {config["size"]} if isinstance(config["size"], int) else set(config["size"])
+    if len(sides) != 1 or config["resize_mode"] == "longest":
+        raise SpecError(f"this backbone takes images of {config['size']}, {config['resize_mode']}; not supported")
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    return ImageSpec(sides.pop(), mean, std, config["interpolation"], config["resize_mode"])
 
 
 def _open_clip_names() -> tuple[str, ...]:
@@ -289,13 +285,6 @@ def _open_clip_tags(name: str) -> list[str]:
     from open_clip.pretrained import list_pretrained_tags_by_model
 
     return list(list_pretrained_tags_by_model(name))
-
-
-def _side(size: int | Sequence[int]) -> int:
-    sides = {size} if isinstance(size, int) else set(size)
-    if len(sides) != 1:
-        raise SpecError(f"this backbone takes images of {size}; only square input is supported")
-    return sides.pop()
 
 
 def _digest(model: nn.Module) -> str:

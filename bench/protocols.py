@@ -172,6 +172,11 @@ class LeaveOneDomainOut(Protocol):
     def _split(self, dataset: Dataset, spec: TrialSpec, domain: int, *, held_out: bool) -> tuple[View, View, View]:
         n = len(dataset.domains[domain].files)
         inside, outside = split_indices(n, spec.holdout_fraction, spec.trial_seed, domain)
+        if not outside:
+            raise SpecError(
+                f"holdout_fraction={spec.holdout_fraction} leaves no validation images of {dataset.domains[domain].name} "
+                f"({n} images) in {dataset.name}; give a larger one: --holdout-fraction {min(0.5, 1.01 / max(2, n)):.2f}"
+            )
         uda: list[int] = []
         if held_out and spec.uda_holdout_fraction:
             uda, inside = split_uda(inside, spec.uda_holdout_fraction, spec.trial_seed, domain)

@@ -1,4 +1,4 @@
-"""`python -m bench.sweep VERB`: plan trials, run them, see how they get on. Parses, calls, prints, sets the exit code."""
+"""`python -m bench.sweep VERB`: plans trials, runs them, shows how they get on. Calls, prints, sets the exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -18,34 +17,18 @@ from typing import Any
 from bench import console
 from bench.errors import BenchError, RecordsMissing, SpecError
 from bench.launch import Launcher, Stopped
-from bench.spec import UNLABELED, Places, TrialSpec
+from bench.options import normalised, parser
+from bench.spec import Places, TrialSpec
 from bench.status import TrialStatus, as_json, counts, read_status, work_left
 from bench.store import Run, State, find_run, find_runs
 from bench.sweepfile import Sweep
 
-KINDS = ("algorithms", "datasets", "protocols", "backbones", "sweeps")
 _FIELDS = tuple(field.name for field in dataclasses.fields(Sweep))
-_EXAMPLES = """examples:
-  python -m bench.sweep launch --algorithms CLIPood
-  python -m bench.sweep launch --algorithms ERM CLIPood --datasets PACS --data-dir DATA --backbone ViT-B-16 --dry-run
-  python -m bench.sweep status --watch
-  python -m bench.sweep list algorithms CLIPood
-"""
-_LAUNCH_EXAMPLES = """The same command again runs only what is not done: that is how to resume.
-
-examples:
-  python -m bench.sweep launch --algorithms CLIPood
-  python -m bench.sweep launch --algorithms ZeroShot ERM --datasets PACS VLCS --data-dir DATA --n-trials 2 --jobs 2
-  python -m bench.sweep launch --algorithms ERM --datasets folder:pictures --hparams '{"lr": 1e-5}' --steps 200
-  python -m bench.sweep launch sweeps/pacs_tiny.py --data-dir DATA --dry-run
-
-exit code: 0 all done, 1 a trial failed or is left, 2 the input is no good, 130 interrupted
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    options = _parser().parse_args(normalised(sys.argv[1:] if arguments is None else arguments))
+    options = parser(_VERBS).parse_args(normalised(sys.argv[1:] if arguments is None else arguments))
     try:
         verb: Callable[[argparse.Namespace], int] = options.verb
         return verb(options)
@@ -67,11 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"sweep: {error.strerror or error}: {error.filename or 'no file'}; make room or give another folder"
         )
         return BenchError.exit_code
-
-
-def normalised(arguments: Sequence[str]) -> list[str]:
-    """Turn DomainBed's `--data_dir` into `--data-dir`, for every option; values stay as they are."""
-    return [re.sub(r"^--[\w-]+", lambda name: name[0].replace("_", "-"), argument) for argument in arguments]
 
 
 def launch(options: argparse.Namespace) -> int:
@@ -348,147 +326,16 @@ def _find(options: argparse.Namespace, trial: str) -> Run:
     return Run(Path(trial)) if (Path(trial) / "spec.json").is_file() else find_run(_root(options), trial)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _command(argparse.ArgumentParser, prog="python -m bench.sweep", description=__doc__, epilog=_EXAMPLES)
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-
-    def verb(name: str, function: Callable[[argparse.Namespace], int], **more: Any) -> argparse.ArgumentParser:
-        words = (function.__doc__ or "").strip()
-        made: argparse.ArgumentParser = _command(verbs.add_parser, name, help=words, description=words, **more)
-        made.set_defaults(verb=function)
-        return made
-
-    _add_launch(verb("launch", launch, epilog=_LAUNCH_EXAMPLES))
-    each = verb("status", status)
-    _add_where(each)
-    how = each.add_mutually_exclusive_group()
-    how.add_argument("--watch", action="store_true", help="show it again and again, until nothing is left to run")
-    how.add_argument("--json", action="store_true", help="print it for scripts")
-    how.add_argument("--failed", action="store_true", help="list the failed trials with their last error lines")
-    each = verb("run", run_one)
-    each.add_argument("trial", metavar="TRIAL", help="beginning of a trial's id, or its folder")
-    _add_where(each)
-    _add_machine(each, pool=False)
-    each = verb("rerun", rerun)
-    each.add_argument(
-        "trials", metavar="TRIAL", nargs="*", help="beginnings of ids, or folders; done ones are run anew"
-    )
-    each.add_argument("--failed", action="store_true", help="all that failed or were lost")
-    _add_where(each)
-    _add_machine(each)
-    for name, function in (("show", show), ("logs", logs)):
-        each = verb(name, function)
-        each.add_argument("trial", metavar="TRIAL", help="beginning of a trial's id, or its folder")
-        _add_where(each)
-    each = verb("delete_incomplete", delete_incomplete, aliases=["delete-incomplete"])
-    _add_where(each)
-    each.add_argument("--algorithms", nargs="+", default=[], metavar="NAME", help="only these")
-    each.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="only these")
-    _add_yes(each)
-    each = verb("list", list_things)
-    each.add_argument("kind", choices=KINDS, help="what to list")
-    each.add_argument("names", nargs="*", metavar="NAME", help="describe these in full")
-    return parser
-
-
-def _command(make: Callable[..., argparse.ArgumentParser], *names: str, **options: Any) -> argparse.ArgumentParser:
-    return make(*names, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
-
-
-def _add_launch(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "sweep", nargs="?", metavar="SWEEP", help="sweep file, or name of one in sweeps/; options win over it"
-    )
-    unset = argparse.SUPPRESS  # so that only what was given wins over a sweep file
-    what = parser.add_argument_group("what to run").add_argument
-    what("--algorithms", nargs="+", metavar="NAME", default=unset, help="methods")
-    what("--datasets", nargs="+", metavar="NAME", default=unset, help="data sets, or folder:PATH (default: Icons)")
-    what("--backbone", metavar="NAME", default=unset, help="default: tiny, which needs no download")
-    what("--pretrained", metavar="TAG|FILE", default=unset, help="weights; a file has a / or a suffix such as .pt")
-    what("--protocol", metavar="NAME", default=unset, help="default: leave_one_domain_out")
-    what("--n-trials", type=int, metavar="N", default=unset, help="trial seeds 0 to N-1 (default: 3)")
-    what("--n-hparams", type=int, metavar="N", default=unset, help="hparams seeds below N; 0 = defaults (default: 1)")
-    what("--n-hparams-from", type=int, metavar="N", default=unset, help="first hparams seed (default: 0)")
-    what("--hparams", type=_json_object, metavar="JSON", default=unset, help="values for the methods that have them")
-    what("--steps", type=int, metavar="N", default=unset, help="updates (default: the method's own)")
-    what(
-        "--evaluate-every", type=int, metavar="N", default=unset, help="default: 300, or half the steps if that is less"
-    )
-    domains = parser.add_argument_group("domains and splits")
-    add = domains.add_argument
-    add(
-        "--test-domains",
-        "--test-envs",
-        nargs="+",
-        metavar="DOMAIN",
-        default=unset,
-        help="names or indices (default: all)",
-    )
-    sets = domains.add_mutually_exclusive_group()
-    sets.add_argument("--pairs", action="store_true", default=unset, help="add the runs for leave-one-out selection")
-    sets.add_argument(
-        "--single-test-envs", dest="pairs", action="store_false", default=unset, help="no pairs (default)"
-    )
-    add("--holdout-fraction", type=float, metavar="F", default=unset, help='share of the "out" splits (default: 0.2)')
-    add("--unlabeled", choices=UNLABELED, default=unset, help="split that unlabelled images come from (default: out)")
-    add("--uda-holdout-fraction", type=float, metavar="F", default=unset, help="share of the uda split (default: 0)")
-    add("--evaluate", choices=("selection", "all"), default=unset, help="splits to evaluate (default: selection)")
-    add("--skip-bad-images", action="store_true", default=unset, help="leave undecodable images out and count them")
-    places = parser.add_argument_group("places").add_argument
-    places("--data-dir", metavar="DIR", help="folder that holds the data sets' folders")
-    places("--captions", metavar="FILE", help="captions, instead of the file beside the data set")
-    places("--pool", metavar="PATH", help="folder or TSV of image-text pairs, for methods that retrieve anchors")
-    places("--cache", metavar="DIR", help="decoded and rendered images (default: the user's cache folder)")
-    _add_where(parser, "default: the sweep file's name, else default")
-    _add_machine(parser)
-    parser.add_argument("--first", type=_from_one, metavar="N", help="only the first N trials")
-    parser.add_argument("--dry-run", action="store_true", help="show trials, hparams and time; write nothing")
-    _add_yes(parser)
-
-
-def _add_where(parser: argparse.ArgumentParser, name: str = "only this sweep (default: all)") -> None:
-    parser.add_argument("--output-dir", metavar="DIR", default="results", help="default: results")
-    parser.add_argument("--name", metavar="NAME", help=f"name of the sweep's folder in it; {name}")
-
-
-def _add_machine(parser: argparse.ArgumentParser, *, pool: bool = True) -> None:
-    add = parser.add_argument_group("machine").add_argument
-    if pool:
-        add(
-            "--jobs",
-            type=_from_one,
-            metavar="N",
-            help="trials at a time (default: one a GPU; on the CPU as cores allow)",
-        )
-        add("--max-failures", type=_from_one, metavar="N", help="stop after N failed trials (default: never)")
-    add("--threads", type=_from_one, metavar="N", help="CPU threads a trial (default: cores / jobs)")
-    add("--device", type=_device, help="cpu, cuda, … (default: a GPU where there is one)")
-
-
-def _add_yes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", "--skip-confirmation", action="store_true", help="ask nothing")
-
-
-def _from_one(words: str) -> int:
-    if not words.isdecimal() or int(words) < 1:
-        raise argparse.ArgumentTypeError(f"{words!r} is not a whole number from 1")
-    return int(words)
-
-
-def _device(words: str) -> str:
-    if not re.fullmatch(r"[a-z]+(:\d+)?", words):
-        raise argparse.ArgumentTypeError(f"{words!r} is no device; give cpu, cuda or cuda:0")
-    return words
-
-
-def _json_object(words: str) -> dict[str, Any]:
-    try:
-        value = json.loads(words)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{words!r} is no JSON ({error}); write '{{\"lr\": 1e-5}}'") from None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{words!r} is no JSON object; write '{{\"lr\": 1e-5}}'")
-    return value
+_VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "launch": launch,
+    "status": status,
+    "run": run_one,
+    "rerun": rerun,
+    "show": show,
+    "logs": logs,
+    "delete_incomplete": delete_incomplete,
+    "list": list_things,
+}
 
 
 if __name__ == "__main__":

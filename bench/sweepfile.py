@@ -1,7 +1,7 @@
 """What a sweep is, and the files that hold one.
 
 A sweep file is a Python module with a docstring (command, cost, expected numbers) and a function `trials()` that
-returns a `Sweep`, or a list of `Sweep`s and `TrialSpec`s. What comes with CLIPBed lies in the top-level folder `sweeps/`.
+returns a `Sweep`, or a list of `Sweep`s and `TrialSpec`s. What comes with CLIPBed lies in the folder `sweeps/`.
 """
 
 from __future__ import annotations

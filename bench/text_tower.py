@@ -27,9 +27,10 @@ class TextTower(nn.Module):
         self.transformer = holder.transformer
         self.ln_final = holder.ln_final
         self.text_projection = holder.text_projection
+        self.attn_mask: Tensor | None
         self.register_buffer("attn_mask", holder.attn_mask, persistent=False)
         self.pool = pool
-        self.eos_id = getattr(holder, "text_eos_id", getattr(holder, "eos_id", None))
+        self.eos_id: int = getattr(holder, "text_eos_id", getattr(holder, "eos_id", -1))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Give the embeddings (n, L, w) of `tokens` (n, L), without positions."""
@@ -41,7 +42,7 @@ class TextTower(nn.Module):
         if self.pool == "last":
             return torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device)
         if self.pool == "eos":
-            return (tokens == self.eos_id).int().argmax(dim=-1)
+            return tokens.eq(self.eos_id).int().argmax(dim=-1)
         return tokens.argmax(dim=-1)
 
     def from_embeddings(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class TextTower(nn.Module):
         if isinstance(self.text_projection, nn.Linear):
             projected: Tensor = self.text_projection(pooled)
             return projected
-        return pooled if self.text_projection is None else pooled @ self.text_projection
+        return pooled if self.text_projection is None else torch.matmul(pooled, self.text_projection)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Give the features (n, d) of `tokens` (n, L), not normalised."""

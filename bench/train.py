@@ -277,7 +277,7 @@ def _setup(
         class_names=task.class_names,
         train=task.train,
         unlabeled=task.unlabeled,
-        domain_names=tuple(dataset.domains[view.domain].name for view in task.train),
+        domain_names=tuple(dataset.domains[view.domain].words for view in task.train),
         templates=templates,
         hparams=spec.hparams,
         n_steps=spec.steps,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -70,6 +70,7 @@ def test_info_nce_gives_the_value_of_the_fact_sheet() -> None:
     assert info_nce(3 * image, 0.1 * text, 10.0).item() == pytest.approx(1.4293647, abs=1e-6), "any norm"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.permutations(range(6)))
 def test_info_nce_does_not_depend_on_the_order_of_pairs_or_which_side_is_which(seed: int, order: list[int]) -> None:
     image, text = _random_pairs(seed)
@@ -78,6 +79,7 @@ def test_info_nce_does_not_depend_on_the_order_of_pairs_or_which_side_is_which(s
     torch.testing.assert_close(info_nce(text, image, 7.0), loss)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.lists(st.integers(0, 2), min_size=6, max_size=6))
 def test_groups_change_nothing_where_their_texts_are_equal_or_they_are_single(seed: int, groups: list[int]) -> None:
     image, text = _random_pairs(seed)
@@ -105,6 +107,7 @@ def test_info_nce_is_in_float32_under_autocast() -> None:
 # --- retrieval
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 3), min_size=1, max_size=12),
     st.lists(st.integers(0, 3), min_size=3, max_size=9),
@@ -118,6 +121,7 @@ def test_retrieval_equals_brute_force_with_ties(queries: list[int], pool: list[i
     assert retrieve(2 * axes[queries], 3 * axes[pool], k, block).tolist() == expected
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 4))
 def test_retrieval_equals_brute_force_on_features(seed: int, k: int) -> None:
     queries, pool = _random_pairs(seed, n=9)

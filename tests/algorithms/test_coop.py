@@ -57,11 +57,11 @@ def test_loss_falls_when_one_batch_is_repeated(
     make_setup: Callable[..., Any], make_batches: Callable[..., Any], position: str, csc: bool
 ) -> None:
     torch.manual_seed(0)
-    hparams = {"class_token_position": position, "csc": csc, "augmentation": "none", "lr": 0.03}
+    hparams = {"class_token_position": position, "csc": csc, "augmentation": "none", "lr": 0.005}
     method = CoOp(make_setup(CoOp, n_steps=15, **hparams))
     batches = make_batches(0)[0]
     losses = [float(method.update(batches)["loss"]) for _ in range(15)]
-    assert losses[-1] < losses[0] - 0.05
+    assert losses[-1] < losses[0] - 0.02
     assert method.prompts.context.shape == ((3, 4, 128) if csc else (4, 128))
 
 

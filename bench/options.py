@@ -1,0 +1,200 @@
+"""The options of `python -m bench.sweep`: what is understood, in our spelling and DomainBed's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bench.spec import UNLABELED
+
+Verb = Callable[[argparse.Namespace], int]
+
+KINDS = ("algorithms", "datasets", "protocols", "backbones", "sweeps")
+_DESCRIPTION = "Plan trials, run them, see how they get on."
+_EXAMPLES = """examples:
+  python -m bench.sweep launch --algorithms CLIPood
+  python -m bench.sweep launch --algorithms ERM CLIPood --datasets PACS --data-dir DATA --backbone ViT-B-16 --dry-run
+  python -m bench.sweep status --watch
+  python -m bench.sweep list algorithms CLIPood
+"""
+_LAUNCH_EXAMPLES = """The same command again runs only what is not done: that is how to resume.
+
+examples:
+  python -m bench.sweep launch --algorithms CLIPood
+  python -m bench.sweep launch --algorithms ZeroShot ERM --datasets PACS VLCS --data-dir DATA --n-trials 2 --jobs 2
+  python -m bench.sweep launch --algorithms ERM --datasets folder:pictures --hparams '{"lr": 1e-5}' --steps 200
+  python -m bench.sweep launch sweeps/pacs_tiny.py --data-dir DATA --dry-run
+
+exit code: 0 all done, 1 a trial failed or is left, 2 the input is no good, 130 interrupted
+"""
+
+
+def normalised(arguments: Sequence[str]) -> list[str]:
+    """Turn DomainBed's `--data_dir` into `--data-dir`, for every option; values stay as they are."""
+    return [re.sub(r"^--[\w-]+", lambda name: name[0].replace("_", "-"), argument) for argument in arguments]
+
+
+def parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
+    """Make the parser; each verb's help is its function's docstring, and the function lands in `verb`."""
+    made = _command(argparse.ArgumentParser, prog="python -m bench.sweep", description=_DESCRIPTION, epilog=_EXAMPLES)
+    places = made.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for name, function in verbs.items():
+        words = (function.__doc__ or "").strip()
+        more = {"epilog": _LAUNCH_EXAMPLES} if name == "launch" else {}
+        aliases = [name.replace("_", "-")] if "_" in name else []
+        verb = _command(places.add_parser, name, aliases=aliases, help=words, description=words, **more)
+        verb.set_defaults(verb=function)
+        _ADD_OPTIONS[name](verb)
+    return made
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    _add_where(parser)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--watch", action="store_true", help="show it again and again, until nothing is left to run")
+    how.add_argument("--json", action="store_true", help="print it for scripts")
+    how.add_argument("--failed", action="store_true", help="list the failed trials with their last error lines")
+
+
+def _add_trial(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trial", metavar="TRIAL", help="beginning of a trial's id, or its folder")
+    _add_where(parser)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_trial(parser)
+    _add_machine(parser, pool=False)
+
+
+def _add_rerun(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trials", metavar="TRIAL", nargs="*", help="beginnings of ids, or folders; done ones run anew")
+    parser.add_argument("--failed", action="store_true", help="all that failed or were lost")
+    _add_where(parser)
+    _add_machine(parser)
+
+
+def _add_delete(parser: argparse.ArgumentParser) -> None:
+    _add_where(parser)
+    parser.add_argument("--algorithms", nargs="+", default=[], metavar="NAME", help="only these")
+    parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="only these")
+    _add_yes(parser)
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", choices=KINDS, help="what to list")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="describe these in full")
+
+
+def _command(make: Callable[..., argparse.ArgumentParser], *names: str, **options: Any) -> argparse.ArgumentParser:
+    return make(*names, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+
+def _add_launch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sweep", nargs="?", metavar="SWEEP", help="sweep file, or name of one in sweeps/; options win over it"
+    )
+    unset = argparse.SUPPRESS  # so that only what was given wins over a sweep file
+    what = parser.add_argument_group("what to run").add_argument
+    what("--algorithms", nargs="+", metavar="NAME", default=unset, help="methods")
+    what("--datasets", nargs="+", metavar="NAME", default=unset, help="data sets, or folder:PATH (default: Icons)")
+    what("--backbone", metavar="NAME", default=unset, help="default: tiny, which needs no download")
+    what("--pretrained", metavar="TAG|FILE", default=unset, help="weights; a file has a / or a suffix such as .pt")
+    what("--protocol", metavar="NAME", default=unset, help="default: leave_one_domain_out")
+    what("--n-trials", type=int, metavar="N", default=unset, help="trial seeds 0 to N-1 (default: 3)")
+    what("--n-hparams", type=int, metavar="N", default=unset, help="hparams seeds below N; 0 = defaults (default: 1)")
+    what("--n-hparams-from", type=int, metavar="N", default=unset, help="first hparams seed (default: 0)")
+    what("--hparams", type=_json_object, metavar="JSON", default=unset, help="values for the methods that have them")
+    what("--steps", type=int, metavar="N", default=unset, help="updates (default: the method's own)")
+    what(
+        "--evaluate-every", type=int, metavar="N", default=unset, help="default: 300, or half the steps if that is less"
+    )
+    domains = parser.add_argument_group("domains and splits")
+    add = domains.add_argument
+    add(
+        "--test-domains",
+        "--test-envs",
+        nargs="+",
+        metavar="DOMAIN",
+        default=unset,
+        help="names or indices (default: all)",
+    )
+    sets = domains.add_mutually_exclusive_group()
+    sets.add_argument("--pairs", action="store_true", default=unset, help="add the runs for leave-one-out selection")
+    sets.add_argument(
+        "--single-test-envs", dest="pairs", action="store_false", default=unset, help="no pairs (default)"
+    )
+    add("--holdout-fraction", type=float, metavar="F", default=unset, help='share of the "out" splits (default: 0.2)')
+    add("--unlabeled", choices=UNLABELED, default=unset, help="split that unlabelled images come from (default: out)")
+    add("--uda-holdout-fraction", type=float, metavar="F", default=unset, help="share of the uda split (default: 0)")
+    add("--evaluate", choices=("selection", "all"), default=unset, help="splits to evaluate (default: selection)")
+    add("--skip-bad-images", action="store_true", default=unset, help="leave undecodable images out and count them")
+    places = parser.add_argument_group("places").add_argument
+    places("--data-dir", metavar="DIR", help="folder that holds the data sets' folders")
+    places("--captions", metavar="FILE", help="captions, instead of the file beside the data set")
+    places("--pool", metavar="PATH", help="folder or TSV of image-text pairs, for methods that retrieve anchors")
+    places("--cache", metavar="DIR", help="decoded and rendered images (default: the user's cache folder)")
+    _add_where(parser, "default: the sweep file's name, else default")
+    _add_machine(parser)
+    parser.add_argument("--first", type=_from_one, metavar="N", help="only the first N trials")
+    parser.add_argument("--dry-run", action="store_true", help="show trials, hparams and time; write nothing")
+    _add_yes(parser)
+
+
+def _add_where(parser: argparse.ArgumentParser, name: str = "only this sweep (default: all)") -> None:
+    parser.add_argument("--output-dir", metavar="DIR", default="results", help="default: results")
+    parser.add_argument("--name", metavar="NAME", help=f"name of the sweep's folder in it; {name}")
+
+
+def _add_machine(parser: argparse.ArgumentParser, *, pool: bool = True) -> None:
+    add = parser.add_argument_group("machine").add_argument
+    if pool:
+        add(
+            "--jobs",
+            type=_from_one,
+            metavar="N",
+            help="trials at a time (default: one a GPU; on the CPU as cores allow)",
+        )
+        add("--max-failures", type=_from_one, metavar="N", help="stop after N failed trials (default: never)")
+    add("--threads", type=_from_one, metavar="N", help="CPU threads a trial (default: cores / jobs)")
+    add("--device", type=_device, help="cpu, cuda, … (default: a GPU where there is one)")
+
+
+def _add_yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", "--skip-confirmation", action="store_true", help="ask nothing")
+
+
+def _from_one(words: str) -> int:
+    if not words.isdecimal() or int(words) < 1:
+        raise argparse.ArgumentTypeError(f"{words!r} is not a whole number from 1")
+    return int(words)
+
+
+def _device(words: str) -> str:
+    if not re.fullmatch(r"[a-z]+(:\d+)?", words):
+        raise argparse.ArgumentTypeError(f"{words!r} is no device; give cpu, cuda or cuda:0")
+    return words
+
+
+def _json_object(words: str) -> dict[str, Any]:
+    try:
+        value = json.loads(words)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{words!r} is no JSON ({error}); write '{{\"lr\": 1e-5}}'") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{words!r} is no JSON object; write '{{\"lr\": 1e-5}}'")
+    return value
+
+
+_ADD_OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "launch": _add_launch,
+    "status": _add_status,
+    "run": _add_run,
+    "rerun": _add_rerun,
+    "show": _add_trial,
+    "logs": _add_trial,
+    "delete_incomplete": _add_delete,
+    "list": _add_list,
+}
