@@ -282,7 +282,6 @@ class ARF(Algorithm):
 
     def _head(self, tower: nn.Module, alpha: float) -> Callable[[Tensor, tuple[str, ...]], Tensor]:
         """Make a classifier of `tower` as it is now, with the scale `alpha` of the way (in logs) to the trained one."""
-
         # A frozen copy: torch takes other kernels for weights that can be trained, and step 0 is to be exact.
         frozen = copy.deepcopy(tower).requires_grad_(False)
 

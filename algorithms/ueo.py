@@ -14,7 +14,6 @@ from bench.algorithm import (
     lr_hparam,
     switch_hparam,
     training_hparams,
-    weight_decay_hparam,
 )
 from bench.errors import SpecError
 from bench.heads import full_precision
@@ -38,8 +37,8 @@ def entropy(probabilities: Tensor) -> Tensor:
 def universal_entropy(probabilities: Tensor, weights: Tensor, trade_off: float = 1.0) -> Tensor:
     """Give UEO's loss: weighted conditional entropy minus `trade_off` times the inversely weighted marginal entropy.
 
-    sum_b w_b H(p_b) / sum_b w_b - trade_off · H(p̄), with p̄ = sum_b p_b / w_b / sum_b 1 / w_b (UEO, section 4.2). Equal
-    weights give information maximisation.
+    sum_b w_b H(p_b) / sum_b w_b - trade_off · H(p̄), with p̄ = sum_b p_b / w_b / sum_b 1 / w_b (Liang et al., ICML 2024).
+    Equal weights give information maximisation.
 
     Args:
         probabilities: (B, K), rows sum to one.
@@ -79,9 +78,9 @@ def _is_normalisation(module: nn.Module) -> bool:
 class UEO(Algorithm):
     """Universal entropy on the held-out domain's images without labels; trains a prompt and the normalisation layers.
 
-    Paper: Liang et al., Realistic Unsupervised CLIP Fine-tuning with Universal Entropy Optimization, ICML 2024, section
-    4. An image's weight is its largest zero-shot probability, computed once before training. Four context vectors start
-    as "a photo of a"; they and the affine parameters of the image tower's normalisation layers are trained by SGD 1e-4
+    Paper: Liang et al., Realistic Unsupervised CLIP Fine-tuning with Universal Entropy Optimization, ICML 2024. An
+    image's weight is its largest zero-shot probability, computed once before training. Four context vectors start as
+    "a photo of a"; they and the affine parameters of the image tower's normalisation layers are trained by SGD 1e-4
     without momentum or weight decay, cosine to 0, batch 64. Batch-norm statistics stay frozen; no source image is used.
 
     Quirks of the published code, as switches: it takes the weights' softmax of the raw cosine, so that they are almost
@@ -97,8 +96,8 @@ class UEO(Algorithm):
     paper = "Liang et al., Realistic Unsupervised CLIP Fine-tuning with Universal Entropy Optimization, ICML 2024"
     hparams = {
         **training_hparams(
-            lr=lr_hparam(1e-4, "UEO's plr: the context's, SGD", draw=(-5, -3), tiny=1e-2),
-            weight_decay=weight_decay_hparam(0.0, "UEO has none"),
+            lr=lr_hparam(1e-4, "UEO's plr: the context's, SGD", draw=(-5, -2), tiny=1e-2),
+            weight_decay=Hparam(0.0, "weight decay (UEO has none)", low=0.0),
             batch_size=Hparam(
                 64,
                 "unlabelled images per step and held-out domain (UEO)",
@@ -107,7 +106,7 @@ class UEO(Algorithm):
                 overrides={"tiny": 36},
             ),
         ),
-        "lr_affine": lr_hparam(1e-4, "UEO's vlr: the normalisation layers', SGD", draw=(-5, -3), tiny=1e-2),
+        "lr_affine": lr_hparam(1e-4, "UEO's vlr: the normalisation layers', SGD", draw=(-5, -2), tiny=1e-2),
         "parameters": switch_hparam("both", "what is trained", "prompt", "affine", "both"),
         "norm_layers": switch_hparam(
             "all", "normalisation layers: all, or published: names with bn or ln (not downsample.1)", "all", "published"
@@ -121,8 +120,11 @@ class UEO(Algorithm):
         "oracle": switch_hparam(False, "weights from labels: 1{class is known} + 0.001", False, True),
     }
     del hparams["prompt"]  # the prompt is what is learned
-    steps = Hparam(5000, "updates", low=0, overrides={"DomainNet": 10000, "tiny": 100})
+    steps = Hparam(
+        5000, "updates, as for the other methods (UEO: 50 epochs)", low=0, overrides={"DomainNet": 10000, "tiny": 100}
+    )
     needs = frozenset({"unlabeled"})
+    uses_labelled = False
 
     def __init__(self, setup: Setup) -> None:
         """Begin at zero-shot."""
@@ -154,6 +156,10 @@ class UEO(Algorithm):
     def predictors(self, *, final: bool) -> Iterator[tuple[str, Predictor]]:
         """Yield the learned prompt on the adapted image tower."""
         yield "", Predictor(None if self.values["parameters"] == "prompt" else self.tower, self.prompts.head())
+
+    def notes(self) -> list[str]:
+        """Say so where labels of the held-out domain were read."""
+        return ["UEO: images are weighed by their labels (oracle)"] if self.values["oracle"] else []
 
     def _trained_tower(self) -> nn.Module:
         """Copy the image tower, with the normalisation layers alone to train; only they go into the checkpoint."""

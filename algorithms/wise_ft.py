@@ -13,6 +13,7 @@ from bench.algorithm import (
     concatenated,
     cosine,
     lr_hparam,
+    switch_hparam,
     training_hparams,
     weight_decay_hparam,
 )
@@ -65,6 +66,7 @@ class WiSEFT(Algorithm):
         "alpha": Hparam(
             0.5, "share of the fine-tuned weights in the main row (WiSE-FT)", choice(*GRID), low=0.0, high=1.0
         ),
+        "grid": switch_hparam(True, "evaluate all of the grid of alpha at the end: ten more evaluations", True, False),
         "warmup": Hparam(500, "updates of linear warm-up (WiSE-FT README)", low=0, overrides={"tiny": 10}),
         "clip_norm": Hparam(1.0, "largest norm of the whole gradient (WiSE-FT code)", low=0.0),
         "label_smoothing": Hparam(0.0, "label smoothing (WiSE-FT code)", low=0.0, high=1.0),
@@ -105,7 +107,7 @@ class WiSEFT(Algorithm):
     def predictors(self, *, final: bool) -> Iterator[tuple[str, Predictor]]:
         """Yield the model mixed by `alpha`, at the end also the whole grid."""
         yield "", self.mixed(self.values["alpha"])
-        for alpha in GRID if final else ():
+        for alpha in GRID if final and self.values["grid"] else ():
             yield f"alpha={alpha}", self.mixed(alpha)
 
     def mixed(self, alpha: float) -> Predictor:

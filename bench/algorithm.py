@@ -181,6 +181,7 @@ class Algorithm(abc.ABC):
         hparams: declared hyper-parameters.
         steps: number of updates, by data set and backbone.
         needs: what it uses beside labelled images: "unlabeled", "captions", "pool".
+        uses_labelled: whether `update` reads the labelled minibatches; if not, none are drawn.
         starts_zero_shot: before the first update it predicts exactly as ZeroShot; an instance may say otherwise.
         updates: updates made so far.
     """
@@ -190,6 +191,7 @@ class Algorithm(abc.ABC):
     steps: ClassVar[Hparam] = Hparam(5000, "updates", low=0)
     needs: ClassVar[frozenset[str]] = frozenset()
     starts_zero_shot: bool = True
+    uses_labelled: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Check the declaration when the class is made."""

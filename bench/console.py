@@ -6,6 +6,7 @@ Texts are made by pure functions of `TrialStatus`, so both ways of showing say t
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -182,7 +183,7 @@ class PlainProgress:
         self._stamp = stamp
         self._running: dict[str, float] = {}
         self._spoke = clock()
-        self._eta: tuple[float, str] = (-_ETA_SECONDS, "")
+        self._eta: tuple[float, str] = (-math.inf, "")
         self._lock = threading.RLock()  # rich draws from a thread of its own
 
     def started(self, run: Run) -> None:
@@ -195,6 +196,7 @@ class PlainProgress:
         with self._lock:
             began = self._running.pop(run.trial_id, None)
             trial = self._trials[run.trial_id] = self._trials[run.trial_id].refreshed()
+            self._eta = (-math.inf, "")
         took = f" in {duration(self._clock() - began)}" if began is not None else " by another launch"
         if state is State.DONE:
             self._line(f"done {self._count()}: {trial.label}{took}")

@@ -290,9 +290,10 @@ def _held_out(sweep: Sweep, protocol: Any, shelved: _Shelved) -> list[tuple[int,
 
 
 def _domain_index(asked: str, shelved: _Shelved) -> int:
-    for names in (shelved.domains, [name.lower() for name in shelved.domains]):
-        if asked in names:
-            return names.index(asked)
+    lowered = tuple(name.lower() for name in shelved.domains)
+    for name, names in ((asked, shelved.domains), (asked.lower(), lowered)):
+        if name in names:
+            return names.index(name)
     if asked.isdecimal() and int(asked) < len(shelved.domains):
         return int(asked)
     known = ", ".join(f"{index} = {name}" for index, name in enumerate(shelved.domains))
@@ -333,31 +334,27 @@ def _given_trial(spec: TrialSpec, shelf: _Shelf, problems: Problems) -> list[Pla
 
 
 def _check_tasks(planned: Iterable[Planned], shelf: _Shelf, problems: Problems) -> None:
-    """Note batches that are larger than a split, and splits without images; sizes do not depend on seeds."""
-    checked = set()
+    """Note what protocols refuse, and batches that are larger than a split; sizes do not depend on seeds."""
+    checked, faulty = set(), set()
     for trial in planned:
         spec = trial.spec
         shelved = shelf.of_spec(spec.dataset)
         unlabeled = "unlabeled" in algorithms[spec.algorithm].needs
         batch = spec.hparams.get("batch_size", 1) if spec.steps else 0
         splits = (spec.holdout_fraction, spec.unlabeled, spec.uda_holdout_fraction)
-        key = (spec.protocol, spec.dataset, spec.test_domains, *splits, unlabeled, batch)
-        if shelved is None or shelved.loaded is None or key in checked:
+        key = (spec.protocol, spec.dataset, *splits, unlabeled, batch)
+        if shelved is None or shelved.loaded is None or key in faulty or (key, spec.test_domains) in checked:
             continue
-        checked.add(key)
+        checked.add((key, spec.test_domains))
+        before = len(problems)
         with problems.noted():
             _check_task(spec, shelved.loaded, batch, unlabeled)
+        if len(problems) > before:  # the other domains' messages would say the same
+            faulty.add(key)
 
 
 def _check_task(spec: TrialSpec, dataset: Dataset, batch: int, unlabeled: bool) -> None:
     task = protocols[spec.protocol].task(dataset, spec, needs_unlabeled=unlabeled)
-    sizes = {view.name: len(view) for view in task.evaluation}
-    empty = [name for name, size in sizes.items() if size == 0]
-    if empty:
-        raise SpecError(
-            f"{spec.dataset} has no images left for {', '.join(empty)} at holdout_fraction={spec.holdout_fraction:g}; "
-            "give another --holdout-fraction, or more images"
-        )
     trained = {view.name: len(view) for view in (*task.train, *task.unlabeled)}
     name = min(trained, key=lambda each: trained[each], default=None)
     if name is not None and trained[name] < batch:

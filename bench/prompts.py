@@ -61,7 +61,7 @@ class ClassTokens(NamedTuple):
 def random_context(backbone: Backbone, n_ctx: int, n_classes: int | None = None) -> Tensor:
     """Draw context vectors from N(0, 0.02²): (M, w), or with `n_classes` one set for each class, (K, M, w).
 
-    CoOp, section 3.1. Drawn on the CPU, so that every device gets the same.
+    CoOp's default. Drawn on the CPU, so that every device gets the same.
     """
     width = backbone.text.token_embedding.weight.shape[1]
     shape = (n_ctx, width) if n_classes is None else (n_classes, n_ctx, width)

@@ -5,7 +5,6 @@ Reads through `bench.store` only and prints nothing. Estimates are for planning;
 
 from __future__ import annotations
 
-import functools
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -112,7 +111,6 @@ def read_status(root: Path) -> list[TrialStatus]:
     return [TrialStatus.of(run) for run in find_runs(root)]
 
 
-@functools.cache
 def domain_name(dataset: str, index: int) -> str:
     """Give the short name of a domain if the data set's declaration has it, else its index."""
     try:

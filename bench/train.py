@@ -6,7 +6,7 @@ import hashlib
 import pickle
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def build(spec: TrialSpec, places: Places, device: torch.device, pulse: Callable
         device,
     )
     if spec.steps:
-        batches.check((*task.train, *task.unlabeled))
+        batches.check((*(task.train if kind.uses_labelled else ()), *task.unlabeled))
     torch.manual_seed(spec.run_seed)
     algorithm = kind(_setup(spec, places, dataset, backbone, task, templates, evaluator))
     return Trial(spec, dataset, store, backbone, task, algorithm, batches, evaluator, templates)
@@ -162,7 +162,8 @@ def run(trial: Trial, attempt: Attempt, stop: Callable[[], bool]) -> None:
     records = [record for record in attempt.run.records()[0] if record["step"] <= start] if start else []
     recorded = {record["step"] for record in records}
     clock = _Clock(start)
-    batches = trial.batches.steps(trial.task, start, spec.steps)
+    drawn_from = trial.task if algorithm.uses_labelled else replace(trial.task, train=())
+    batches = trial.batches.steps(drawn_from, start, spec.steps)
     for step in range(start, spec.steps + 1):
         try:
             if _is_due(spec, step) and step not in recorded:
@@ -303,7 +304,9 @@ def _without_bad(task: Task, store: ImageStore) -> Task:
     def good(views: tuple[View, ...]) -> tuple[View, ...]:
         return tuple(store.without_bad(view) for view in views)
 
-    return Task(task.class_names, good(task.train), good(task.unlabeled), good(task.evaluation), task.transductive)
+    return replace(
+        task, train=good(task.train), unlabeled=good(task.unlabeled), evaluation=good(task.evaluation)
+    )
 
 
 def _digest(*parts: str) -> str:

@@ -177,3 +177,9 @@ def test_unknown_source_is_refused_with_a_suggestion(command: list[str], capsys:
 def test_help_imports_no_torch() -> None:
     code = "import sys, bench.caption as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_unknown_backbone_is_refused(command: list[str], capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert main([*command, "--backbone", "coca_ViT-B-23"]) == 2
+    assert "coca_ViT-B-32" in capsys.readouterr().err

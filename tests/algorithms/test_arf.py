@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from bench.algorithms.arf import ARF, info_nce, retrieve
+from bench.algorithms.zeroshot import ZeroShot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
 from bench.algorithm import Minibatch
-from bench.algorithms.arf import ARF, info_nce, retrieve
-from bench.algorithms.zeroshot import ZeroShot
 from bench.errors import DataMissing, SpecError
 
 Make = Callable[..., ARF]
@@ -143,7 +143,11 @@ def test_anchors_are_the_nearest_pairs_of_the_minibatch_each_once(make: Make, ma
 def test_k_pairs_are_drawn_from_in_time(make: Make, make_batches: Callable[..., Any]) -> None:
     arf = make(k=3)
     assert arf.pool is not None
-    allowed = {i for anchors, batch in zip(arf.anchors, make_batches(0)[0]) for i in anchors[batch.positions].flatten().tolist()}
+    allowed = {
+        i
+        for anchors, batch in zip(arf.anchors, make_batches(0)[0])
+        for i in anchors[batch.positions].flatten().tolist()
+    }
     seen = set()
     for seed in range(30):
         torch.manual_seed(seed)
@@ -165,7 +169,9 @@ def test_random_retrieval_is_another_training_over_the_whole_pool(
         seen |= set(drawn)
     assert seen == set(range(20))
     step(nearest), step(random)
-    assert not torch.equal(nearest.visual.state_dict()["trunk.conv_stem.weight"], random.visual.state_dict()["trunk.conv_stem.weight"])
+    assert not torch.equal(
+        nearest.visual.state_dict()["trunk.conv_stem.weight"], random.visual.state_dict()["trunk.conv_stem.weight"]
+    )
 
 
 def test_more_neighbours_than_pairs_are_refused(make: Make) -> None:
@@ -181,7 +187,9 @@ def test_an_empty_pool_stops_the_trial(make: Make) -> None:
         make(setup={"pool": empty})
 
 
-def test_only_training_views_are_asked_about(make: Make, step: Callable[..., Any], make_setup: Callable[..., Any]) -> None:
+def test_only_training_views_are_asked_about(
+    make: Make, step: Callable[..., Any], make_setup: Callable[..., Any]
+) -> None:
     asked: list[Any] = []
     plain = make_setup(ARF)
 
@@ -284,7 +292,11 @@ def test_missing_captions_are_refused_with_what_to_do(make: Make) -> None:
 
 def test_template_captions_are_made_of_class_and_domain_and_noted(make: Make, step: Callable[..., Any]) -> None:
     arf = make(captions="template", setup={"captions": lambda view: None, "domain_names": ("art", "cartoon", "photo")})
-    assert arf.captions[1][:3] == ["a picture of a dog, cartoon", "a picture of a guitar, cartoon", "a picture of a house, cartoon"]
+    assert arf.captions[1][:3] == [
+        "a picture of a dog, cartoon",
+        "a picture of a guitar, cartoon",
+        "a picture of a house, cartoon",
+    ]
     assert "caption_loss" in step(arf)
     assert arf.notes()[0] == "ARF: captions made from class and domain name, not by a captioner"
     assert make(captions="template").notes()[0].endswith("(the data set's captions were not used)")

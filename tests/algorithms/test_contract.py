@@ -47,6 +47,7 @@ def train(make_batches: Callable[[int], tuple[list[Any], list[Any]]]) -> Train:
         for step in range(algorithm.updates, min(until, _most_steps(type(algorithm)))):
             labelled, unlabeled = make_batches(step)
             torch.manual_seed(seed_hash(algorithm.setup.run_seed, step))
+            labelled = labelled if algorithm.uses_labelled else []
             logs.append(algorithm.update(labelled, unlabeled if "unlabeled" in algorithm.needs else None))
         return logs
 

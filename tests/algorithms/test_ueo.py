@@ -135,6 +135,8 @@ def test_oracle_weights_tell_known_classes_from_others(make_setup: Callable[...,
     known = torch.from_numpy(setup.unlabeled[0].labels) < 2
     assert closed.tolist() == pytest.approx([1.001] * 12)
     torch.testing.assert_close(opened, known.float() + 1e-3)
+    assert "oracle" in UEO(setup).notes()[0]
+    assert UEO(make_setup(UEO)).notes() == []
 
 
 def test_noweight_and_oracle_together_are_refused(make_setup: Callable[..., Any]) -> None:

@@ -45,6 +45,10 @@ def test_whole_grid_comes_at_the_end_only(trained: WiSEFT) -> None:
     assert labels == ["", *(f"alpha={tenth / 10}" for tenth in range(11))]
 
 
+def test_grid_can_be_left_out(make_setup: Callable[..., Any]) -> None:
+    assert [label for label, _ in WiSEFT(make_setup(WiSEFT, grid=False)).predictors(final=True)] == [""]
+
+
 def test_alpha_0_is_zero_shot_and_alpha_1_is_fine_tuned(
     trained: WiSEFT, make_setup: Callable[..., Any], images: torch.Tensor
 ) -> None:

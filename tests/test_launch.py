@@ -1,0 +1,200 @@
+"""Launchers: every trial ends done or failed, whatever happens to its process, to another launch, or to this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import local_pool, machine
+from bench.launch import InProcess, Stopped
+from bench.local_pool import LocalPool
+from bench.store import State
+from tests import fakes
+from tests.fakes import Recorder, make_runs
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pool(trial: Any, jobs: int = 2, **options: Any) -> LocalPool:
+    return LocalPool(jobs=jobs, threads=1, device="cpu", trial=trial, preload=(), **options)
+
+
+def states(runs: list[Any]) -> list[str]:
+    return [run.state().value for run in runs]
+
+
+def test_pool_finishes_every_trial_and_keeps_its_bound(tmp_path: Path) -> None:
+    runs, seen = make_runs(tmp_path, 5), Recorder()
+    pool(fakes.finish).run(runs, seen)
+    assert states(runs) == ["done"] * 5
+    assert seen.most <= 2
+    assert sorted(seen.started_trials) == sorted(run.trial_id for run in runs)
+
+
+def test_pool_goes_on_when_a_trial_fails(tmp_path: Path) -> None:
+    runs = make_runs(tmp_path, 3)
+    pool(fakes.fail_second).run(runs, Recorder())
+    assert states(runs) == ["done", "failed", "done"]
+
+
+def test_pool_names_the_signal_when_a_process_is_killed(tmp_path: Path) -> None:
+    runs = make_runs(tmp_path, 3)
+    pool(fakes.die_second).run(runs, Recorder())
+    assert states(runs) == ["done", "failed", "done"]
+    assert "SIGKILL (signal 9)" in runs[1].status()["error"]
+    assert "about to die" in (runs[1].error() or "")
+
+
+def test_pool_writes_down_the_bug_when_a_process_ends_before_its_trial_begins(tmp_path: Path) -> None:
+    (run,) = make_runs(tmp_path, 1)
+    pool(fakes.exit_early).run([run], Recorder())
+    assert run.state() is State.FAILED
+    assert "exit code 1" in run.status()["error"]
+    assert "no such luck" in (run.error() or "")
+
+
+def test_pool_gives_up_on_a_trial_that_never_ends(tmp_path: Path) -> None:
+    (run,) = make_runs(tmp_path, 1)
+    pool(fakes.give_back).run([run], Recorder())
+    assert run.state() is State.FAILED
+    assert len(list(run.folder.glob("attempt.*"))) == local_pool.MOST_STARTS + 1
+
+
+def test_pool_stops_after_so_many_failures(tmp_path: Path) -> None:
+    runs = make_runs(tmp_path, 4)
+    pool(fakes.fail, jobs=1, max_failures=2).run(runs, Recorder())
+    assert states(runs) == ["failed", "failed", "pending", "pending"]
+
+
+def test_pool_waits_for_a_trial_that_another_process_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_pool, "HELD_SECONDS", 0.1)
+    (run,) = make_runs(tmp_path, 1)
+    attempt = run.claim()
+    attempt.beat(1, 10, force=True)
+    timer = threading.Timer(1.0, lambda: attempt.release(1, 10))
+    timer.start()
+    seen = Recorder()
+    pool(fakes.finish).run([run], seen)
+    timer.join()
+    assert run.state() is State.DONE
+    assert seen.started_trials == [run.trial_id]
+
+
+def test_pool_takes_the_result_when_another_launch_finishes_a_trial(tmp_path: Path) -> None:
+    (run,) = make_runs(tmp_path, 1)
+    fakes.finish(str(run.folder), threads=None, device=None)
+    seen = Recorder()
+    pool(fakes.finish).run([run], seen)
+    assert seen.started_trials == []
+    assert seen.ended_trials == [(run.trial_id, "done")]
+
+
+def test_two_pools_on_the_same_trials_run_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_pool, "HELD_SECONDS", 0.1)
+    runs = make_runs(tmp_path, 6)
+    pools = [pool(fakes.finish) for _ in range(2)]
+    threads = [threading.Thread(target=each.run, args=(runs, Recorder())) for each in pools]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert states(runs) == ["done"] * 6
+
+
+def test_pool_divides_threads_and_gpus_and_keeps_what_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = make_runs(tmp_path, 1)
+    monkeypatch.setattr(LocalPool, "_gpus", lambda self: ("7",))
+    LocalPool(threads=3, trial=fakes.finish_noting_environment, preload=()).run([run], Recorder())
+    said = run.log_path.read_text()
+    assert "threads=3" in said
+    assert "GPU=7" in said
+
+
+def test_quiet_trial_leaves_no_log(tmp_path: Path) -> None:
+    (run,) = make_runs(tmp_path, 1)
+    pool(fakes.finish).run([run], Recorder())
+    assert not run.log_path.exists()
+
+
+def test_default_jobs_follow_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 64)
+    monkeypatch.setattr(machine, "usable_gigabytes", lambda: 500.0)
+    assert machine.cpu_jobs() == machine.MOST_JOBS
+    monkeypatch.setattr(machine, "usable_gigabytes", lambda: 7.0)
+    assert machine.cpu_jobs() == 2
+    monkeypatch.setattr(machine, "usable_gigabytes", lambda: 1.0)
+    assert machine.cpu_jobs() == 1
+
+
+def test_visible_gpus_stay_within_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert machine.visible_gpus(2) == ("0", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-abc")
+    assert machine.visible_gpus(2) == ("5", "GPU-abc")
+
+
+def test_thread_variables_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "9")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with machine.thread_variables(3):
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "3"
+    assert os.environ["OMP_NUM_THREADS"] == "9"
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_in_process_runs_in_order_and_stops_when_a_trial_was_stopped(tmp_path: Path) -> None:
+    runs = make_runs(tmp_path, 2)
+    with pytest.raises(Stopped):
+        InProcess(trial=fakes.give_back).run(runs, Recorder())
+    assert not list(runs[1].folder.glob("attempt.*"))
+    InProcess(trial=fakes.finish).run(runs, Recorder())
+    assert states(runs) == ["done", "done"]
+
+
+_LAUNCH = """
+import sys
+from pathlib import Path
+from bench.launch import Stopped
+from bench.local_pool import LocalPool
+from bench.store import find_runs
+from tests import fakes
+if __name__ == "__main__":
+    pool = LocalPool(jobs=2, threads=1, device="cpu", trial=fakes.wait_for_stop, preload=())
+    try:
+        pool.run(find_runs(Path(sys.argv[1])), fakes.Recorder())
+    except Stopped as stopped:
+        sys.exit(stopped.number)
+"""
+
+
+def start_waiting_launch(tmp_path: Path, runs: list[Any]) -> subprocess.Popen[bytes]:
+    script = tmp_path / "launch_script.py"
+    script.write_text(_LAUNCH)
+    command = [sys.executable, str(script), str(tmp_path / "sweep")]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True)
+    fakes.wait_until(lambda: states(runs[:2]) == ["running", "running"])
+    return process
+
+
+def test_children_give_their_trials_back_when_the_launch_is_killed(tmp_path: Path) -> None:
+    runs = sorted(make_runs(tmp_path / "sweep", 2), key=lambda run: run.trial_id)
+    process = start_waiting_launch(tmp_path, runs)
+    process.kill()
+    process.wait()
+    fakes.wait_until(lambda: states(runs) == ["pending", "pending"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_launch_stops_its_children_when_it_is_asked_to(tmp_path: Path, number: signal.Signals) -> None:
+    runs = sorted(make_runs(tmp_path / "sweep", 3), key=lambda run: run.trial_id)
+    process = start_waiting_launch(tmp_path, runs)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    assert process.wait(30) == number
+    assert states(runs) == ["pending"] * 3
