@@ -198,3 +198,10 @@ def test_launch_stops_its_children_when_it_is_asked_to(tmp_path: Path, number: s
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     assert process.wait(30) == number
     assert states(runs) == ["pending"] * 3
+
+
+def test_pool_works_where_there_is_no_fork_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_pool.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    runs = make_runs(tmp_path, 2)
+    pool(fakes.fail_second).run(runs, Recorder())
+    assert states(runs) == ["done", "failed"]

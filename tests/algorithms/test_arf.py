@@ -24,7 +24,7 @@ Make = Callable[..., ARF]
 
 @pytest.fixture
 def make(make_setup: Callable[..., Any]) -> Make:
-    """Build ARF with captions from the set-up, unless `hparams` say otherwise; `setup` replaces fields of the set-up."""
+    """Build ARF with captions from the set-up, unless `hparams` say otherwise; `setup` replaces fields of it."""
 
     def build(setup: dict[str, Any] | None = None, **hparams: Any) -> ARF:
         torch.manual_seed(1)
