@@ -252,7 +252,8 @@ class ARF(Algorithm):
         for batch, anchors in zip(minibatches, self.anchors, strict=True):
             which = torch.randint(self.values["k"], (len(batch.positions),))
             drawn.append(anchors[batch.positions.cpu(), which])
-        return torch.cat(drawn).unique()
+        unique: Tensor = torch.cat(drawn).unique()
+        return unique
 
     def _prompts(self, labels: Tensor) -> list[str]:
         """Write each label's class into a template, drawn at random for each."""
@@ -278,7 +279,8 @@ class ARF(Algorithm):
         """Give the features (n, d) of `texts`; attention is causal, so all behind the last end-of-text is cut."""
         tokens = self.backbone.tokenize(texts)
         ends = self.text.end_positions(tokens)
-        return self.text.from_embeddings(self.text.embed(tokens[:, : int(ends.max()) + 1]), ends)
+        features: Tensor = self.text.from_embeddings(self.text.embed(tokens[:, : int(ends.max()) + 1]), ends)
+        return features
 
     def _head(self, tower: nn.Module, alpha: float) -> Callable[[Tensor, tuple[str, ...]], Tensor]:
         """Make a classifier of `tower` as it is now, with the scale `alpha` of the way (in logs) to the trained one."""

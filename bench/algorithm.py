@@ -229,9 +229,7 @@ class Algorithm(abc.ABC):
         self.after_step()
         return {"loss": loss.detach(), **logs}
 
-    def loss(
-        self, minibatches: list[Minibatch], unlabeled: list[Minibatch] | None
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, minibatches: list[Minibatch], unlabeled: list[Minibatch] | None) -> tuple[Tensor, dict[str, Any]]:
         """Give the loss of one step, and further scalars to log."""
         raise TypeError(f"{type(self).__name__} has no loss: it is not trained, or must override update")
 

@@ -88,16 +88,16 @@ class Evaluator:
         predicted: dict[str, NDArray[np.int64]] = {}
         confidence: dict[str, NDArray[np.float32]] = {}
         for view in self.task.evaluation:
-            if tower is None:
-                features = self.frozen_features(view)
-            else:
-                features = self._forward(tower, view.domain, view.indices)
+            features = self._features(tower, view)
             with torch.no_grad():
                 top = predictor.head(features, view.class_names).float().softmax(dim=-1).max(dim=-1)
             predicted[view.name] = top.indices.cpu().numpy()
             confidence[view.name] = top.values.cpu().numpy()
             scores[f"{view.name}_acc"] = metrics.accuracy(predicted[view.name], view.labels)
         return Evaluated(label, scores, predicted, confidence)
+
+    def _features(self, tower: nn.Module | None, view: View) -> Tensor:
+        return self.frozen_features(view) if tower is None else self._forward(tower, view.domain, view.indices)
 
     def _prepared(self, tower: nn.Module) -> nn.Module:
         """Give the tower in the evaluation's precision; real bf16 weights, since autocast of frozen ones is slow."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -73,6 +74,12 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         else:
             skipped += 1
     return values, skipped
+
+
+def content_tag(path: Path) -> str:
+    """Name a file by its content, "file:" and sixteen digits of its SHA-256, so that it may be moved."""
+    with path.open("rb") as file:
+        return "file:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -22,13 +22,12 @@ from bench.data import ImageStore
 from bench.dataset import find_dataset
 from bench.errors import BenchError
 from bench.models import load_backbone
+from bench.registry import algorithms
 from bench.spec import Places, TrialSpec
 from bench.store import Attempt, Busy, Run, State, Superseded
 
 
-def run_trial(
-    folder: str, *, threads: int | None = None, device: str | None = None, parent: int | None = None
-) -> str:
+def run_trial(folder: str, *, threads: int | None = None, device: str | None = None, parent: int | None = None) -> str:
     """Run the trial in `folder` to its end, from its checkpoint where there is one.
 
     A failure of the trial raises nothing: it is written into the folder.
@@ -52,13 +51,15 @@ def run_trial(
         return State.RUNNING.value
     try:
         with _stop_on_signals() as signalled:
-            return _run(attempt, threads, device, lambda: signalled() or (parent is not None and os.getppid() != parent))
+            return _run(
+                attempt, threads, device, lambda: signalled() or (parent is not None and os.getppid() != parent)
+            )
     except Superseded:
         return State.RUNNING.value
 
 
 def prepare(spec: TrialSpec, places: Places, progress: Callable[[str], None]) -> None:
-    """Do once, before many trials start, what they would all do: read the data set's files, decode its images.
+    """Do once, before many trials start, what they would all do: read files, decode images, read the anchor pool.
 
     Raises:
         BenchError: data or weights are not as they must be.
@@ -68,6 +69,10 @@ def prepare(spec: TrialSpec, places: Places, progress: Callable[[str], None]) ->
     store = ImageStore(dataset, backbone.image, places.cache_folder(), progress)
     if not spec.skip_bad_images:
         store.refuse_bad_images()
+    if "pool" in algorithms[spec.algorithm].needs:
+        from bench.pool import open_pool
+
+        open_pool(places, backbone, places.cache_folder(), which=spec.hparams["pool"], progress=progress)
 
 
 def _run(attempt: Attempt, threads: int | None, device: str | None, stop: Callable[[], bool]) -> str:

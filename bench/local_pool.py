@@ -121,7 +121,8 @@ class LocalPool:
         """
         distinct = {}
         for spec, places in trials:
-            distinct[spec.dataset, spec.backbone, spec.pretrained, spec.skip_bad_images, places] = (spec, places)
+            data = (spec.dataset, spec.backbone, spec.pretrained, spec.skip_bad_images)
+            distinct[data, spec.hparams.get("pool"), places] = (spec, places)
         for spec, places in distinct.values():
             say(f"preparing {spec.dataset} for {spec.backbone}")
             self._ask(_prepare, (spec, places), say)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import files
 from bench._paths import PACKAGE
 from bench.errors import Conflict, DataMissing, SpecError, UnknownName
 from bench.lazy import functional, torch
@@ -151,7 +152,9 @@ class TextHead:
     that is the normalised prompt itself.
     """
 
-    def __init__(self, backbone: Backbone, templates: Sequence[str], encode: Callable[..., Tensor] | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, templates: Sequence[str], encode: Callable[..., Tensor] | None = None
+    ) -> None:
         """Take the frozen text tower, or another encoder of texts → (n, d)."""
         self.backbone = backbone
         self.templates = tuple(templates)
@@ -214,8 +217,7 @@ def file_tag(path: Path) -> str:
     """Name the weights in a file by their content, so that the file may be moved."""
     if not path.is_file():
         raise DataMissing(f"there is no weights file {path}; --pretrained takes a tag of open_clip's or a file")
-    with path.open("rb") as file:
-        return "file:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return files.content_tag(path)
 
 
 def load_backbone(name: str, pretrained: str, places: Places) -> Backbone:

@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.dataset import Dataset, DatasetInfo, find_dataset
 from bench.errors import BenchError, Conflict, DataMissing, SpecError, UnknownName
+from bench.files import content_tag
 from bench.hparams import resolve
 from bench.models import check_backbone
 from bench.registry import algorithms, protocols, unknown_name
@@ -147,7 +148,7 @@ class _Shelf:
         return _Shelved(name, places, tuple(domain.name for domain in loaded.domains), loaded)
 
     def _load(self, info: DatasetInfo, places: Places) -> Dataset:
-        self._say(f"reading {info.name}")
+        self._say(f"reading {info.name}" + (" (drawn at its first use, which takes a minute)" if info.embedded else ""))
         try:
             return info.load(places)
         except OSError as error:
@@ -172,9 +173,14 @@ def weights_place(pretrained: str | None, places: Places) -> tuple[str | None, P
 
 
 def _check_places(places: Places, problems: Problems) -> None:
-    for option, value in (("--captions", places.captions), ("--pool", places.pool)):
-        if value is not None and not Path(value).exists():
-            problems.add(DataMissing(f"{option} {value} is not there; give the path of a file that exists"))
+    if places.captions is not None and not Path(places.captions).is_file():
+        problems.add(
+            DataMissing(f"--captions {places.captions} is no file; give a TSV or JSON of image path → caption")
+        )
+    if places.pool is not None and not any(
+        path.is_file() for path in (Path(places.pool), Path(places.pool, "pool.tsv"))
+    ):
+        problems.add(DataMissing(f"--pool {places.pool} is neither a TSV nor a folder with a pool.tsv"))
     if places.data_dir is not None and not Path(places.data_dir).is_dir():
         problems.add(
             DataMissing(f"--data-dir {places.data_dir} is no folder; give the folder that holds the data sets' folders")
@@ -213,7 +219,7 @@ def _trials_of(sweep: Sweep, shelf: _Shelf, problems: Problems) -> list[Planned]
         for domains, hparams_seed in itertools.product(sets, seeds):
             with problems.noted():
                 identity = {"test_domains": domains, "trial_seed": trial_seed, "hparams_seed": hparams_seed}
-                spec = _spec(sweep, name, methods[name], protocol, shelved.name, backbone, identity)
+                spec = _spec(sweep, name, methods[name], protocol, shelved, backbone, identity)
                 planned.append(Planned(spec, places))
     return planned
 
@@ -223,11 +229,13 @@ def _spec(
     name: str,
     method: Any,
     protocol: Any,
-    dataset: str,
+    shelved: _Shelved,
     backbone: tuple[str, str],
     identity: dict[str, Any],
 ) -> TrialSpec:
+    dataset = shelved.name
     steps = _steps(sweep.steps, name, method, dataset, sweep.backbone)
+    resources, implied = _resources(method, shelved.places)
     every = sweep.evaluate_every
     hparams = resolve(
         method.hparams,
@@ -235,7 +243,7 @@ def _spec(
         backbone=sweep.backbone,
         hparams_seed=identity["hparams_seed"],
         trial_seed=identity["trial_seed"],
-        given={key: value for key, value in sweep.hparams.items() if key in method.hparams},
+        given={**implied, **{key: value for key, value in sweep.hparams.items() if key in method.hparams}},
     )
     return TrialSpec(
         protocol=sweep.protocol,
@@ -252,8 +260,23 @@ def _spec(
         uda_holdout_fraction=sweep.uda_holdout_fraction,
         evaluate=sweep.evaluate,
         skip_bad_images=sweep.skip_bad_images,
+        **resources,
         **identity,
     )
+
+
+def _resources(method: Any, places: Places) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give the spec's names of the captions and the pool that were given, and the hparams that they imply."""
+    tags: dict[str, Any] = {}
+    implied: dict[str, Any] = {}
+    if places.captions and "captions" in method.needs:
+        tags["captions"] = content_tag(Path(places.captions))
+        implied["captions"] = "file"
+    if places.pool and "pool" in method.needs:
+        pool = Path(places.pool)
+        tags["pool"] = content_tag(pool / "pool.tsv" if pool.is_dir() else pool)
+        implied["pool"] = "custom"
+    return tags, {name: value for name, value in implied.items() if name in method.hparams}
 
 
 def _steps(given: int | None, name: str, method: Any, dataset: str, backbone: str) -> int:

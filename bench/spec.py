@@ -44,6 +44,8 @@ class TrialSpec:
         uda_holdout_fraction: share of "in" that becomes the "uda" split.
         evaluate: "selection" takes only the splits that a selection rule reads, "all" takes every split.
         skip_bad_images: leave undecodable images out instead of stopping.
+        captions: "" for those beside the data set, "file:<digest>" for a file that was given.
+        pool: "" for the built-in anchor pool, "file:<digest>" for one that was given.
     """
 
     protocol: str
@@ -63,6 +65,8 @@ class TrialSpec:
     uda_holdout_fraction: float = 0.0
     evaluate: str = "selection"
     skip_bad_images: bool = False
+    captions: str = ""
+    pool: str = ""
 
     def __post_init__(self) -> None:
         """Check all fields at once.

@@ -142,7 +142,7 @@ def build(spec: TrialSpec, places: Places, device: torch.device, pulse: Callable
     if spec.steps:
         batches.check((*(task.train if kind.uses_labelled else ()), *task.unlabeled))
     torch.manual_seed(spec.run_seed)
-    algorithm = kind(_setup(spec, places, dataset, backbone, task, templates, evaluator))
+    algorithm = kind(_setup(spec, places, dataset, backbone, task, evaluator))
     return Trial(spec, dataset, store, backbone, task, algorithm, batches, evaluator, templates)
 
 
@@ -265,7 +265,6 @@ def _setup(
     dataset: Dataset,
     backbone: Backbone,
     task: Task,
-    templates: tuple[str, ...],
     evaluator: Evaluator,
 ) -> Setup:
     def open_pool() -> Any:
@@ -279,7 +278,7 @@ def _setup(
         train=task.train,
         unlabeled=task.unlabeled,
         domain_names=tuple(dataset.domains[view.domain].words for view in task.train),
-        templates=templates,
+        templates=dataset.templates,
         hparams=spec.hparams,
         n_steps=spec.steps,
         run_seed=spec.run_seed,
@@ -304,9 +303,7 @@ def _without_bad(task: Task, store: ImageStore) -> Task:
     def good(views: tuple[View, ...]) -> tuple[View, ...]:
         return tuple(store.without_bad(view) for view in views)
 
-    return replace(
-        task, train=good(task.train), unlabeled=good(task.unlabeled), evaluation=good(task.evaluation)
-    )
+    return replace(task, train=good(task.train), unlabeled=good(task.unlabeled), evaluation=good(task.evaluation))
 
 
 def _digest(*parts: str) -> str:

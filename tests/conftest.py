@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+settings.register_profile("steady", deadline=None)  # a busy machine is no failure
+settings.load_profile("steady")
 
 CLASSES = ("dog", "guitar", "house")
 N_IMAGES = 12
@@ -92,7 +96,9 @@ def make_setup(pretrained: Any, synthetic: SimpleNamespace) -> Callable[..., Any
             n_steps=n_steps,
             run_seed=1,
             features=features,
-            captions=lambda view: [f"a picture of a {view.class_names[label]}, number {i}" for i, label in enumerate(view.labels)],
+            captions=lambda view: [
+                f"a picture of a {view.class_names[label]}, number {i}" for i, label in enumerate(view.labels)
+            ],
             pool=Pool,
         )
 

@@ -25,10 +25,12 @@ def test_crop_box_is_distributed_as_torchvisions(shape: tuple[int, int]) -> None
 
     torch.manual_seed(0)
     transform = RandomResizedCrop(224, scale=SCALE)
-    theirs = np.array([
-        [box[key] for key in ("top", "left", "height", "width")]
-        for box in (transform.make_params([torch.zeros(3, *shape)]) for _ in range(3000))
-    ])
+    theirs = np.array(
+        [
+            [box[key] for key in ("top", "left", "height", "width")]
+            for box in (transform.make_params([torch.zeros(3, *shape)]) for _ in range(3000))
+        ]
+    )
     draws = np.random.default_rng(0)
     ours = np.array([crop_box(*shape, draws) for _ in range(3000)])
     np.testing.assert_allclose(ours.mean(axis=0), theirs.mean(axis=0), atol=0.012 * max(shape))

@@ -18,7 +18,9 @@ IMAGE = ImageSpec(32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
 def view(store: ImageStore, domain: int, n: int = 30) -> View:
-    return View(f"env{domain}_in", domain, np.arange(n), store.dataset.domains[domain].labels[:n], ("cat", "sports car"))
+    return View(
+        f"env{domain}_in", domain, np.arange(n), store.dataset.domains[domain].labels[:n], ("cat", "sports car")
+    )
 
 
 def task(*views: View, unlabeled: tuple[View, ...] = ()) -> Task:
@@ -105,7 +107,11 @@ def test_batches_are_a_function_of_seed_domain_and_step(store: ImageStore) -> No
     a = Batches(store, 0, 8, "clipood", torch.device("cpu"))
     b = Batches(store, 0, 8, "clipood", torch.device("cpu"))
     assert torch.equal(a.draw(view(store, 1), 7)[0], b.draw(view(store, 1), 7)[0])
-    others = [a.draw(view(store, 1), 8), a.draw(view(store, 0), 7), Batches(store, 1, 8, "clipood", torch.device("cpu")).draw(view(store, 1), 7)]
+    others = [
+        a.draw(view(store, 1), 8),
+        a.draw(view(store, 0), 7),
+        Batches(store, 1, 8, "clipood", torch.device("cpu")).draw(view(store, 1), 7),
+    ]
     reference = a.draw(view(store, 1), 7)
     assert all(not torch.equal(reference[2], other[2]) for other in others)
 

@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def python(code: str, cwd: Path, *path: Path) -> str:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=cwd, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=cwd, env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -33,7 +35,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-LIST = "from bench.registry import algorithms, datasets; print(*algorithms, *datasets, algorithms.broken, datasets.broken)"
+LIST = (
+    "from bench.registry import algorithms, datasets; print(*algorithms, *datasets, algorithms.broken, datasets.broken)"
+)
 
 
 @pytest.mark.slow
@@ -42,7 +46,10 @@ def test_the_wheel_holds_the_plug_ins_and_nothing_at_the_top(wheel: Path, tmp_pa
     assert tops == {"bench"}
     out = python(LIST, tmp_path, wheel)
     assert "CLIPood" in out and "Icons" in out and "PACS" in out and out.strip().endswith("{} {}")
-    code = "from bench.models import load_backbone; from bench.spec import Places; print(load_backbone('tiny', 'embedded', Places()).digest)"
+    code = (
+        "from bench.models import load_backbone; from bench.spec import Places\n"
+        "print(load_backbone('tiny', 'embedded', Places()).digest)"
+    )
     assert python(code, tmp_path, wheel) == python(code, ROOT, ROOT)
 
 

@@ -87,7 +87,7 @@ def test_openai_weights_get_quickgelu(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr(open_clip, "create_model", create)
-    with pytest.raises(DataMissing, match="no network.*--pretrained PATH"):
+    with pytest.raises(DataMissing, match=r"no network.*--pretrained PATH"):
         load_backbone("ViT-B-16", "openai", Places())
     assert asked == {"pretrained": "openai", "force_quick_gelu": True}
     with pytest.raises(DataMissing):

@@ -160,7 +160,9 @@ def test_skipped_bad_images_are_counted_in_the_record(make_run: Callable[..., Ru
     assert one.records()[0][0]["n_bad_images"] == 1
 
 
-def test_prepare_names_bad_images_before_anything_is_launched(make_run: Callable[..., Run], broken_images: Path) -> None:
+def test_prepare_names_bad_images_before_anything_is_launched(
+    make_run: Callable[..., Run], broken_images: Path
+) -> None:
     from bench.errors import BadImage
 
     one = make_run("ZeroShot", data_dir=str(broken_images))

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from bench.algorithms.arf import ARF, info_nce, retrieve
-from bench.algorithms.zeroshot import ZeroShot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
 from bench.algorithm import Minibatch
+from bench.algorithms.arf import ARF, info_nce, retrieve
+from bench.algorithms.zeroshot import ZeroShot
 from bench.errors import DataMissing, SpecError
 
 Make = Callable[..., ARF]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+
 from bench.algorithms.coop import CoOp, learning_rate
 from bench.algorithms.zeroshot import ZeroShot
-
 from bench.errors import SpecError
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from bench.algorithms.ueo import UEO, entropy, normalisation_parameters, universal_entropy
-from bench.algorithms.zeroshot import ZeroShot
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.algorithms.ueo import UEO, entropy, normalisation_parameters, universal_entropy
+from bench.algorithms.zeroshot import ZeroShot
 from bench.errors import SpecError
 
 PROBABILITIES = torch.tensor([[0.9, 0.05, 0.05], [0.4, 0.35, 0.25], [0.34, 0.33, 0.33]], dtype=torch.float64)
