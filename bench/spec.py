@@ -99,8 +99,13 @@ class TrialSpec:
 
     @property
     def trial_id(self) -> str:
-        """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON.
+
+        Optional fields at their defaults are left out of it, so that a field added later renames no old trial.
+        """
+        named = {field.name: field.default for field in dataclasses.fields(self)}
+        told = {name: value for name, value in self.to_json().items() if value != named[name]}
+        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
