@@ -83,6 +83,11 @@ def _add_delete(parser: argparse.ArgumentParser) -> None:
     _add_yes(parser)
 
 
+def _add_publish(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", help="where to copy to, e.g. results/published/NAME")
+    _add_where(parser)
+
+
 def _add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=KINDS, help="what to list")
     parser.add_argument("names", nargs="*", metavar="NAME", help="describe these in full")
@@ -196,5 +201,6 @@ _ADD_OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "show": _add_trial,
     "logs": _add_trial,
     "delete_incomplete": _add_delete,
+    "publish": _add_publish,
     "list": _add_list,
 }

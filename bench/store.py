@@ -35,6 +35,8 @@ from bench.errors import Conflict, SpecError, UnknownName
 from bench.spec import Places, TrialSpec
 
 HEARTBEAT_SECONDS = 5.0
+_OF_THIS_MACHINE = ("host", "pid", "born", "heartbeat", "system")
+
 LOST_AFTER_SECONDS = 180.0
 """A process of another host counts as lost when its heartbeat is older than this."""
 
@@ -178,6 +180,20 @@ class Run:
         for path in self.folder.iterdir():
             path.unlink()
         self.folder.rmdir()
+
+    def publish(self, sweep: Path) -> Run:
+        """Copy what others need to collect a finished trial below `sweep`: spec, records, versions.
+
+        Left out are checkpoint, predictions, places and whatever names this machine.
+        """
+        copy = Run(sweep / self.trial_id)
+        copy.folder.mkdir(parents=True, exist_ok=True)
+        files.replace_json(copy._path("spec.json"), self.spec_json())
+        files.replace_lines(copy._path("results.jsonl"), self.records()[0])
+        for name in ("status.json", "env.json"):
+            value = files.read_json(self._path(name)) or {}
+            files.replace_json(copy._path(name), {key: value[key] for key in value if key not in _OF_THIS_MACHINE})
+        return copy
 
     def claim(self) -> Attempt:
         """Claim the trial for this process.

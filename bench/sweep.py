@@ -190,6 +190,20 @@ def delete_incomplete(options: argparse.Namespace) -> int:
     return 0
 
 
+def publish(options: argparse.Namespace) -> int:
+    """Copy the records of finished trials, without checkpoints and without a trace of this machine."""
+    runs = find_runs(_root(options))
+    done = [run for run in runs if run.is_done]
+    if not done:
+        raise RecordsMissing(f"{_root(options)} holds no finished trial; `sweep status` shows what there is")
+    target = Path(options.folder)
+    for run in done:
+        run.publish(target)
+    left = f", {len(runs) - len(done)} unfinished left out" if len(done) < len(runs) else ""
+    console.say(f"{len(done)} trials copied to {target}{left}; `python -m bench.collect {target}` reads them")
+    return 0
+
+
 def list_things(options: argparse.Namespace) -> int:
     """List what is registered, or describe one thing."""
     from bench import listing
@@ -334,6 +348,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": show,
     "logs": logs,
     "delete_incomplete": delete_incomplete,
+    "publish": publish,
     "list": list_things,
 }
 

@@ -375,3 +375,20 @@ def test_launch_and_collect_in_processes_of_their_own(tmp_path: Path) -> None:
     done = subprocess.run(collect, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "ZeroShot" in done.stdout
+
+
+def test_publish_copies_finished_trials_without_a_trace_of_this_machine(
+    run_with: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["publish", "shown"]) == 2
+    assert "no finished trial" in capsys.readouterr().err
+    main(LAUNCH)
+    assert main(["publish", "shown"]) == 0
+    published = find_runs(Path("shown"))
+    assert len(published) == 6 and all(run.is_done for run in published)
+    assert [run.records() for run in published] == [run.records() for run in find_runs(Path("results"))]
+    import socket
+
+    for path in Path("shown").rglob("*.*"):
+        assert path.name in ("spec.json", "results.jsonl", "status.json", "env.json")
+        assert str(tmp_path) not in path.read_text() and f'"{socket.gethostname()}"' not in path.read_text()
