@@ -69,7 +69,7 @@ def as_record(line: Mapping[str, Any], trial: str) -> dict[str, Any]:
     """Turn a line of DomainBed's into a flat record.
 
     DomainBed records neither backbone nor code version nor data digest, so the record has none. A run with
-    `task=domain_adaptation` trained on unlabelled images of the held-out domain and is marked transductive.
+    `task=domain_adaptation` saw unlabelled images of the held-out domain, apart from those reported on.
 
     Raises:
         KeyError: the line lacks what every record of DomainBed's has.
@@ -87,7 +87,7 @@ def as_record(line: Mapping[str, Any], trial: str) -> dict[str, Any]:
         "trial": trial,
     }
     if args.get("task") == "domain_adaptation":
-        record["transductive"] = True
+        record["unlabeled"] = "uda"
     names = ENVIRONMENTS.get(args["dataset"], ())
     if names and len(names) == count_domains(record):
         record["domains"] = list(names)

@@ -17,7 +17,6 @@ from bench.tables import AVERAGE, Cell, State, Table, TableRow, best_and_second
 
 CSV_COLUMNS = ("protocol", "selection", "dataset", "algorithm", "metric", "column", "mean", "stderr", "n")
 HOLES = {State.NOT_RUN: "–", State.INCOMPLETE: "X"}
-TRANSDUCTIVE = " [t]"
 
 
 def text(reports: Sequence[Report]) -> str:
@@ -175,7 +174,7 @@ def _star(cell: Cell, is_best: bool) -> str:
 
 
 def _label(row: TableRow) -> str:
-    return row.label + (TRANSDUCTIVE if row.transductive else "")
+    return row.label + (f" [{row.mark}]" if row.mark else "")
 
 
 def _markdown_report(report: Report) -> str:
@@ -240,7 +239,7 @@ def _json_row(table: Table, row: TableRow) -> dict[str, Any]:
         }
         for column, cell in zip(table.columns, row.cells, strict=True)
     ]
-    return {"label": row.label, **row.row._asdict(), "transductive": row.transductive, "cells": cells}
+    return {"label": row.label, **row.row._asdict(), "unlabeled_mark": row.mark, "cells": cells}
 
 
 def _json_family(family: Family) -> list[dict[str, Any]]:

@@ -155,4 +155,4 @@ def _cell(cell: Cell, is_best: bool, is_second: bool) -> str:
 
 
 def _label(row: TableRow) -> str:
-    return escape(row.label) + ("\\textsuperscript{{[}t{]}}" if row.transductive else "")
+    return escape(row.label) + (f"\\textsuperscript{{{{[}}{row.mark}{{]}}}}" if row.mark else "")

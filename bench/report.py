@@ -13,7 +13,7 @@ from bench.records import Results
 from bench.registry import unknown_name
 from bench.selection import Group, groups_of, row_of, select
 from bench.stats import ERROR_BARS
-from bench.tables import Layout, State, Table, build_tables, lay_out
+from bench.tables import UNLABELED_MARKS, Layout, State, Table, build_tables, lay_out
 
 METRIC = "accuracy"
 RULE_TEXTS = {
@@ -160,8 +160,8 @@ def _marks(tables: Iterable[Table]) -> list[str]:
         marks.append("–: not run.")
     if State.INCOMPLETE in states:
         marks.append("X: incomplete (a run is unfinished, or the rule lacks the runs or values it needs).")
-    if any(row.transductive for row in rows):
-        marks.append("[t]: transductive, trained on unlabelled images of the held-out domain.")
+    used = {row.mark for row in rows}
+    marks += [f"[{mark}]: {meaning}." for mark, meaning in UNLABELED_MARKS.items() if mark in used]
     return [" ".join(marks)] if marks else []
 
 

@@ -19,6 +19,10 @@ from bench.stats import error_bar
 
 AVERAGE = "Avg"
 AVERAGES = "Averages"
+UNLABELED_MARKS = {
+    "u": "saw unlabelled images of the held-out domain, none of which is reported on",
+    "t": "transductive, trained on the very images of the held-out domain that are reported on, without their labels",
+}
 FIRST_ROWS = ("ZeroShot", *domainbed.ALGORITHMS)
 """Baselines lead, then DomainBed's order; what is not among them follows by name."""
 
@@ -68,12 +72,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: its label as shown, what it stands for, a cell for each column (the average last)."""
+    """One row of a table.
+
+    Attributes:
+        label: as shown.
+        row: what it stands for.
+        cells: one for each column, the average last.
+        mark: "t" or "u" where the method saw unlabelled images of the held-out domain, see `UNLABELED_MARKS`.
+    """
 
     label: str
     row: Row
     cells: tuple[Cell, ...]
-    transductive: bool
+    mark: str
 
 
 @dataclass(frozen=True)
@@ -107,13 +118,13 @@ class Layout:
     Attributes:
         rows: rows in order, with their labels.
         domains: (protocol, data set) -> short names of its domains, in the order of the tables.
-        transductive: rows whose method saw unlabelled images of the held-out domain.
+        marks: rows whose method saw unlabelled images of the held-out domain, with their marks.
         started: groups for which something was run, finished or not.
     """
 
     rows: Mapping[Row, str]
     domains: Mapping[tuple[str, str], tuple[str, ...]]
-    transductive: frozenset[Row]
+    marks: Mapping[Row, str]
     started: frozenset[Group]
 
 
@@ -140,11 +151,10 @@ def lay_out(
     domains = _domains(records)
     names = datasets or tuple(domainbed.ENVIRONMENTS)
     order = sorted(domains, key=lambda key: (key[0], _place(key[1], names), natural(key[1])))
-    transductive = {row_of(record) for record in records if record.get("transductive")}
     return Layout(
         rows=dict(zip(rows, label_rows(rows), strict=True)),
         domains={key: domains[key] for key in order},
-        transductive=frozenset(transductive),
+        marks={row_of(record): mark for record in records if (mark := _mark(record))},
         started=started,
     )
 
@@ -230,7 +240,11 @@ def _averages(tables: Sequence[Table], layout: Layout, errorbars: str) -> Table:
 
 
 def _table_row(label: str, row: Row, cells: list[Cell], layout: Layout, errorbars: str) -> TableRow:
-    return TableRow(label, row, (*cells, _average(cells, errorbars)), row in layout.transductive)
+    return TableRow(label, row, (*cells, _average(cells, errorbars)), layout.marks.get(row, ""))
+
+
+def _mark(record: Mapping[str, object]) -> str:
+    return "t" if record.get("transductive") else "u" if record.get("unlabeled") else ""
 
 
 def _cell(trials: Mapping[int, Trial], started: bool, errorbars: str) -> Cell:

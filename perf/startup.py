@@ -1,6 +1,6 @@
 """How long the commands that must answer at once take, against the import of torch in the same run.
 
-Run: `python -m perf.startup [--rounds N]`. Commands and the import take turns, so that the machine's load hits all alike; the table
+Run: `python -m perf.startup [--rounds N]`. Commands and the import take turns, so that load hits all alike; the table
 gives medians, their range, and the ratio to `import torch`.
 """
 

@@ -249,6 +249,16 @@ def test_transductive_methods_notes_and_bad_images_are_told(results: Path, capsy
     assert "nreadable images left out of Icons: 3" in text
 
 
+def test_methods_that_saw_unlabelled_images_of_the_held_out_domain_are_marked(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(results, "UEO", 0, unlabeled="out")
+    text = " ".join(collect(capsys, results, "--format", "text").split())
+    assert (
+        "UEO [u]" in text and "[u]: saw unlabelled images of the held-out domain, none of which is reported on." in text
+    )
+
+
 def test_further_predictors_are_shown_when_asked_for_or_named(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

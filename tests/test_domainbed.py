@@ -133,10 +133,10 @@ def test_data_set_without_known_names_is_refused_in_domainbeds_text_only(
     assert columns == ["0", "1", "2", "3", "Avg"]
 
 
-def test_domain_adaptation_run_is_transductive(tmp_path: Path) -> None:
+def test_domain_adaptation_run_saw_unlabelled_images(tmp_path: Path) -> None:
     write_run(tmp_path, "run", [line([0], task="domain_adaptation")])
     (record,) = load(tmp_path).records
-    assert record["transductive"] is True
+    assert record["unlabeled"] == "uda"
 
 
 def test_several_backbones_are_refused() -> None:

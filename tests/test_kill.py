@@ -33,9 +33,7 @@ def records(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [True, False], ids=["all processes", "the launcher alone"])
-def test_a_killed_sweep_completes_with_the_same_records(
-    small_images: Path, tmp_path: Path, whole_group: bool
-) -> None:
+def test_a_killed_sweep_completes_with_the_same_records(small_images: Path, tmp_path: Path, whole_group: bool) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(command(small_images, tmp_path, "whole"), cwd=tmp_path, env=environment, check=True)
     moments = random.Random(0)
