@@ -87,7 +87,7 @@ class Evaluator:
         scores: dict[str, float] = {}
         predicted: dict[str, NDArray[np.int64]] = {}
         confidence: dict[str, NDArray[np.float32]] = {}
-        for view in self.task.evaluation:
+        for view in self.task.evaluated:
             features = self._features(tower, view)
             with torch.no_grad():
                 top = predictor.head(features, view.class_names).float().softmax(dim=-1).max(dim=-1)

@@ -52,7 +52,8 @@ class Task:
         class_names: label space of the training labels.
         train: labelled views, one a domain.
         unlabeled: views whose labels no method but an oracle ablation may read; empty unless the method asks for them.
-        evaluation: views that are evaluated.
+        evaluation: views that selection and tables read.
+        further: views that are evaluated only because the user asked for all.
         transductive: unlabelled images are among those that are reported on.
     """
 
@@ -60,11 +61,17 @@ class Task:
     train: tuple[View, ...]
     unlabeled: tuple[View, ...]
     evaluation: tuple[View, ...]
+    further: tuple[View, ...] = ()
     transductive: bool = False
 
     @property
+    def evaluated(self) -> tuple[View, ...]:
+        """All views that are evaluated."""
+        return (*self.evaluation, *self.further)
+
+    @property
     def split_digest(self) -> str:
-        """Sixteen digits over which sample is in which evaluated view: paired trials agree in it."""
+        """Sixteen digits over which sample is in which view of `evaluation`: paired trials agree in it."""
         hashed = hashlib.sha256()
         for view in self.evaluation:
             hashed.update(view.name.encode() + np.sort(view.indices).astype("<i8").tobytes())
@@ -153,6 +160,7 @@ class LeaveOneDomainOut(Protocol):
         train: list[View] = []
         unlabeled: list[View] = []
         evaluation: list[View] = []
+        further: list[View] = []
         for domain in range(len(dataset.domains)):
             held_out = domain in spec.test_domains
             inside, outside, uda = self._split(dataset, spec, domain, held_out=held_out)
@@ -160,12 +168,15 @@ class LeaveOneDomainOut(Protocol):
                 train.append(inside)
             elif needs_unlabeled:
                 unlabeled.append({"in": inside, "out": outside, "uda": uda}[spec.unlabeled])
-            evaluation += [inside, outside] if held_out or spec.evaluate == "all" else [outside]
+            evaluation += [inside, outside] if held_out else [outside]
+            if spec.evaluate == "all" and not held_out:
+                further.append(inside)
         return Task(
             class_names=dataset.class_names,
             train=tuple(train),
             unlabeled=tuple(unlabeled),
             evaluation=tuple(evaluation),
+            further=tuple(further),
             transductive=needs_unlabeled and spec.unlabeled == "in",
         )
 

@@ -19,7 +19,7 @@ from bench.data import Batches, ImageStore
 from bench.dataset import Dataset, find_dataset, read_captions
 from bench.errors import SpecError
 from bench.evaluation import Evaluated, Evaluator
-from bench.models import Backbone, load_backbone, prompt_templates
+from bench.models import Backbone, load_backbone
 from bench.protocols import Protocol, Task, View
 from bench.registry import algorithms, protocols
 from bench.seeds import seed_hash
@@ -72,7 +72,6 @@ class Trial:
     algorithm: Algorithm
     batches: Batches
     evaluator: Evaluator
-    templates: tuple[str, ...]
 
     def record(self, evaluated: Evaluated, step: int, logs: dict[str, float]) -> dict[str, Any]:
         """Make the flat record of one evaluation; it holds nothing that differs between two runs of the same trial."""
@@ -100,7 +99,7 @@ class Trial:
             "data_digest": self.store.digest,
             "backbone_digest": self.backbone.digest,
             "split_digest": self.task.split_digest,
-            "class_digest": _digest(*self.task.class_names, *self.templates),
+            "class_digest": _digest(*self.task.class_names, *self.dataset.templates),
             "code": code_version(),
             "transductive": self.task.transductive,
             "unlabeled": spec.unlabeled if self.task.unlabeled else "",
@@ -128,7 +127,6 @@ def build(spec: TrialSpec, places: Places, device: torch.device, pulse: Callable
     if not spec.skip_bad_images:
         store.refuse_bad_images()
     task = _without_bad(protocol.task(dataset, spec, needs_unlabeled="unlabeled" in kind.needs), store)
-    templates = prompt_templates(spec.hparams.get("prompt", "dataset"), dataset.templates)
     evaluator = Evaluator(
         store, backbone, task, places.cache_folder(), spec.hparams.get("eval_precision", "fp32"), pulse
     )
@@ -143,7 +141,7 @@ def build(spec: TrialSpec, places: Places, device: torch.device, pulse: Callable
         batches.check((*(task.train if kind.uses_labelled else ()), *task.unlabeled))
     torch.manual_seed(spec.run_seed)
     algorithm = kind(_setup(spec, places, dataset, backbone, task, evaluator))
-    return Trial(spec, dataset, store, backbone, task, algorithm, batches, evaluator, templates)
+    return Trial(spec, dataset, store, backbone, task, algorithm, batches, evaluator)
 
 
 def run(trial: Trial, attempt: Attempt, stop: Callable[[], bool]) -> None:
@@ -200,7 +198,7 @@ def _evaluate(trial: Trial, attempt: Attempt, step: int, meter: Meter) -> list[d
 def _write_predictions(trial: Trial, attempt: Attempt, evaluated: list[Evaluated]) -> None:
     """Store label, prediction and confidence of every sample, so that paired tests need no GPU later."""
     arrays: dict[str, Any] = {}
-    for view in trial.task.evaluation:
+    for view in trial.task.evaluated:
         order = np.argsort(view.indices)
         arrays[f"{view.name}/index"] = view.indices[order].astype(np.uint32)
         arrays[f"{view.name}/label"] = view.labels[order].astype(np.uint16)
@@ -303,7 +301,13 @@ def _without_bad(task: Task, store: ImageStore) -> Task:
     def good(views: tuple[View, ...]) -> tuple[View, ...]:
         return tuple(store.without_bad(view) for view in views)
 
-    return replace(task, train=good(task.train), unlabeled=good(task.unlabeled), evaluation=good(task.evaluation))
+    return replace(
+        task,
+        train=good(task.train),
+        unlabeled=good(task.unlabeled),
+        evaluation=good(task.evaluation),
+        further=good(task.further),
+    )
 
 
 def _digest(*parts: str) -> str:
