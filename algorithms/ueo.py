@@ -189,7 +189,8 @@ class UEO(Algorithm):
     @cached_property
     def _weights(self) -> list[Tensor]:
         """The weight (n,) of every unlabelled image, by view: a function of the setup alone, so not checkpointed."""
-        return [self._weigh(view) for view in self.setup.unlabeled]
+        with torch.autocast(self.backbone.device.type, enabled=False):  # they differ by a few per cent only
+            return [self._weigh(view) for view in self.setup.unlabeled]
 
     def _weigh(self, view: View) -> Tensor:
         if self.values["noweight"]:

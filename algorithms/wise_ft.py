@@ -68,7 +68,7 @@ class WiSEFT(Algorithm):
         ),
         "grid": switch_hparam(True, "evaluate all of the grid of alpha at the end: ten more evaluations", True, False),
         "warmup": Hparam(500, "updates of linear warm-up (WiSE-FT README)", low=0, overrides={"tiny": 10}),
-        "clip_norm": Hparam(1.0, "largest norm of the whole gradient (WiSE-FT code)", low=0.0),
+        "clip_norm": Hparam(1.0, "largest norm of the whole gradient, 0 = no limit (WiSE-FT code)", low=0.0),
         "label_smoothing": Hparam(0.0, "label smoothing (WiSE-FT code)", low=0.0, high=1.0),
     }
     steps = Hparam(5000, "updates (as CLIPood's)", low=0, overrides={"DomainNet": 10000, "tiny": 100})
@@ -102,7 +102,8 @@ class WiSEFT(Algorithm):
 
     def before_step(self) -> None:
         """Clip the gradient."""
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.values["clip_norm"])
+        if self.values["clip_norm"]:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.values["clip_norm"])
 
     def predictors(self, *, final: bool) -> Iterator[tuple[str, Predictor]]:
         """Yield the model mixed by `alpha`, at the end also the whole grid."""

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import domainbed, files
-from bench.errors import BenchError
+from bench.errors import BenchError, SpecError
 from bench.formats import RENDERERS
 from bench.latex import latex
+from bench.options import normalised
 from bench.provenance import trace
 from bench.records import load
 from bench.report import Options, build_reports, left_out, shown_records
@@ -31,7 +32,7 @@ _EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code: 0, or 2 where the input is no good."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(normalised(sys.argv[1:] if arguments is None else arguments))
     try:
         output, warnings = _collect(options)
         _write(output, options.output)
@@ -64,11 +65,13 @@ def _collect(options: argparse.Namespace) -> tuple[str, Sequence[str]]:
             *provenance.warnings,
             *left_out(results, provenance),
         ]
+    if options.format == "csv" and options.errorbars == "t95":
+        raise SpecError("--format csv has a column for standard errors; --errorbars t95 is for the other formats")
     reports = build_reports(results, rules, wished)
     render = latex if options.format == "latex" else RENDERERS[options.format]
     # CSV has no footer: what others say there goes to standard error.
     unsaid = left_out(results, provenance) if options.format == "csv" else []
-    return render(reports), [*provenance.warnings, *unsaid]
+    return render(reports), [*reports[0].warnings, *unsaid]
 
 
 def _write(output: str, path: Path | None) -> None:

@@ -8,6 +8,7 @@ random crops. Both are made in one pass over the files, in a folder that appears
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -28,7 +29,7 @@ from bench import files
 from bench.algorithm import Minibatch
 from bench.augmentation import augment
 from bench.dataset import Dataset, Domain
-from bench.errors import BadImage, SpecError
+from bench.errors import BadImage, DataMissing, SpecError
 from bench.models import ImageSpec
 from bench.protocols import Task, View
 from bench.seeds import stream
@@ -38,6 +39,9 @@ CACHE_VERSION = 1
 
 RESERVE = 1.2
 """Short side of the whole images over the model's: a crop of 0.7 of the area still has about the model's side."""
+
+TYPICAL_ASPECT = 4 / 3
+WINDOW = 256
 
 Progress = Callable[[str], None]
 
@@ -232,11 +236,18 @@ def _key(domain: Domain, image: ImageSpec) -> str:
 
 
 def _build(dataset: Dataset, domain: Domain, image: ImageSpec, folder: Path, progress: Progress) -> None:
-    """Decode a domain into a temporary folder, then rename it; if another process was faster, its folder stays."""
+    """Decode a domain into a temporary folder, then rename it; if another process was faster, its folder stays.
+
+    Raises:
+        DataMissing: there is no room for it, or a file cannot be read.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    _check_room(dataset, domain, image, folder.parent)
+    files.remove_leftovers(folder.parent)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
     try:
         _decode_all(dataset, domain, image, temporary, progress)
+        files.share(temporary)
         try:
             os.rename(temporary, folder)
         except OSError:
@@ -244,6 +255,16 @@ def _build(dataset: Dataset, domain: Domain, image: ImageSpec, folder: Path, pro
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_room(dataset: Dataset, domain: Domain, image: ImageSpec, folder: Path) -> None:
+    needed = len(domain.files) * 3 * image.size**2 * (1 + TYPICAL_ASPECT * RESERVE**2)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataMissing(
+            f"decoding {dataset.name}/{domain.name} takes about {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} "
+            "GB left; make room, or give another folder with --cache"
+        )
 
 
 def _decode_all(dataset: Dataset, domain: Domain, image: ImageSpec, folder: Path, progress: Progress) -> None:
@@ -254,16 +275,18 @@ def _decode_all(dataset: Dataset, domain: Domain, image: ImageSpec, folder: Path
     digest = hashlib.sha256()
     position = 0
     with (folder / "whole.bin").open("wb") as whole, ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
-        for i, (data, made) in enumerate(pool.map(lambda file: _decode(domain.root / file, image), domain.files)):
-            digest.update(hashlib.sha256(data).digest())
-            if isinstance(made, str):
-                bad[domain.files[i]] = made
-                continue
-            centre[i], pixels = made
-            index[:, i] = position, pixels.shape[0], pixels.shape[1]
-            position += whole.write(pixels.tobytes())
-            if i % 200 == 0:
-                progress(f"decoding {dataset.name}/{domain.name}: {i} of {n} images")
+        for start in range(0, n, WINDOW):  # a window at a time, so that decoded images never pile up
+            chosen = domain.files[start : start + WINDOW]
+            decoded = pool.map(lambda file: _decode(domain.root / file, image), chosen)
+            for i, (data, made) in enumerate(decoded, start):
+                digest.update(hashlib.sha256(data).digest())
+                if isinstance(made, str):
+                    bad[domain.files[i]] = made
+                    continue
+                centre[i], pixels = made
+                index[:, i] = position, pixels.shape[0], pixels.shape[1]
+                position += whole.write(pixels.tobytes())
+            progress(f"decoding {dataset.name}/{domain.name}: {start + len(chosen)} of {n} images")
     centre.flush()
     np.save(folder / "index.npy", index)
     files.replace_json(folder / "meta.json", {"bad": bad, "digest": digest.hexdigest()[:16], "images": n})
@@ -271,20 +294,23 @@ def _decode_all(dataset: Dataset, domain: Domain, image: ImageSpec, folder: Path
 
 def _decode(path: Path, image: ImageSpec) -> tuple[bytes, tuple[NDArray[np.uint8], NDArray[np.uint8]] | str]:
     """Give a file's bytes and (centre crop, whole image), or the reason why there are none."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         data = path.read_bytes()
-    except OSError as error:
-        return b"", error.strerror or str(error)
+    except OSError as error:  # of the disk, not of the image: it must not be remembered
+        raise DataMissing(
+            f"{path} cannot be read: {error.strerror or error}; try again, or fetch the data anew"
+        ) from error
     try:
-        import io
-
         with Image.open(io.BytesIO(data)) as opened:
             picture = opened.convert("RGB")
         return data, (evaluation_transform(picture, image), _whole(picture, image))
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow raises many kinds; any of them means that this file is no good
-        return data, f"{type(error).__name__}: {error}"
+        unknown = isinstance(error, UnidentifiedImageError)  # its text names a buffer, not the file
+        return data, "no image format that is known" if unknown else f"{type(error).__name__}: {error}"
 
 
 def evaluation_transform(picture: Any, image: ImageSpec) -> NDArray[np.uint8]:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from bench import files, metrics
 from bench.algorithm import Algorithm, Predictor
-from bench.data import ImageStore, Normalise
+from bench.data import CACHE_VERSION, ImageStore, Normalise
+from bench.errors import RunFailed
 from bench.models import Backbone
 from bench.protocols import Task, View
 
@@ -67,20 +68,29 @@ class Evaluator:
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._cache = cache / "features"
         self._normalise = Normalise(store.image, backbone.device)
-        self._frozen: dict[int, Tensor] = {}
+        self._frozen: dict[int, NDArray[np.float32]] = {}
 
     def frozen_features(self, view: View) -> Tensor:
         """Give the pre-trained tower's features of a view, (n, d) float32, not normalised; kept on disk by domain."""
         if view.domain not in self._frozen:
             self._frozen[view.domain] = self._load_or_compute(view.domain)
-        return self._frozen[view.domain][torch.from_numpy(view.indices)].to(self.backbone.device)
+        return torch.from_numpy(self._frozen[view.domain][view.indices]).to(self.backbone.device)
 
     def evaluate(self, algorithm: Algorithm, *, final: bool) -> Iterator[Evaluated]:
         """Yield what each of the algorithm's predictors scores on the task's views, the main one first."""
-        untouched = algorithm.updates == 0 and algorithm.starts_zero_shot
         for label, predictor in algorithm.predictors(final=final):
-            shown = Predictor(None, predictor.head) if untouched else predictor
-            yield self._score(label, shown)
+            if algorithm.updates == 0 and self._is_pretrained(predictor.tower):
+                predictor = Predictor(None, predictor.head)
+            yield self._score(label, predictor)
+
+    def _is_pretrained(self, tower: nn.Module | None) -> bool:
+        """Say whether `tower` still gives the pre-trained features, by one batch; then the cache serves for all."""
+        if tower is None:
+            return True
+        view = self.task.evaluation[0]
+        probe = View(view.name, view.domain, view.indices[:BATCH], view.labels[:BATCH], view.class_names)
+        given, frozen = self._forward(self._prepared(tower), view.domain, probe.indices), self.frozen_features(probe)
+        return given.shape == frozen.shape and torch.allclose(given, frozen, rtol=1e-4, atol=1e-4)
 
     def _score(self, label: str, predictor: Predictor) -> Evaluated:
         tower = None if predictor.tower is None else self._prepared(predictor.tower)
@@ -90,7 +100,10 @@ class Evaluator:
         for view in self.task.evaluated:
             features = self._features(tower, view)
             with torch.no_grad():
-                top = predictor.head(features, view.class_names).float().softmax(dim=-1).max(dim=-1)
+                logits = predictor.head(features, view.class_names).float()
+                if not logits.isfinite().all():
+                    raise RunFailed(f"training diverged: the logits on {view.name} are not finite; try a lower lr")
+                top = logits.softmax(dim=-1).max(dim=-1)
             predicted[view.name] = top.indices.cpu().numpy()
             confidence[view.name] = top.values.cpu().numpy()
             scores[f"{view.name}_acc"] = metrics.accuracy(predicted[view.name], view.labels)
@@ -105,7 +118,7 @@ class Evaluator:
 
     def _forward(self, tower: nn.Module, domain: int, indices: NDArray[np.int64]) -> Tensor:
         parts = []
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.backbone.device.type, enabled=False):
             for start in range(0, len(indices), BATCH):
                 chosen = indices[start : start + BATCH]
                 filled = np.resize(chosen, BATCH)
@@ -114,16 +127,16 @@ class Evaluator:
                 self.pulse("evaluating")
         return torch.cat(parts) if parts else torch.zeros(0, 1, device=self.backbone.device)
 
-    def _load_or_compute(self, domain: int) -> Tensor:
-        image = self.store.image
-        kind = f"{image.size}-{image.interpolation}-{image.resize}-{str(self.dtype).removeprefix('torch.')}"
+    def _load_or_compute(self, domain: int) -> NDArray[np.float32]:
+        """Map the features of a domain from disk; the whole array is never read into memory."""
+        image, device = self.store.image, self.backbone.device.type
+        precision = str(self.dtype).removeprefix("torch.")
+        kind = f"{image.size}-{image.interpolation}-{image.resize}-{precision}-{device}-{CACHE_VERSION}"
         path = self._cache / f"{self.backbone.digest}-{self.store.domains[domain].digest}-{kind}.npy"
         n = len(self.store.dataset.domains[domain].files)
-        if path.is_file():
-            kept = np.load(path)
-            if len(kept) == n:
-                return torch.from_numpy(kept)
-        features = self._forward(self._prepared(self.backbone.visual), domain, np.arange(n)).cpu()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(path, lambda file: np.save(file, features.numpy()))
-        return features
+        if not path.is_file():
+            features = self._forward(self._prepared(self.backbone.visual), domain, np.arange(n)).cpu().numpy()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.replace(path, lambda file: np.save(file, features))
+        kept: NDArray[np.float32] = np.load(path, mmap_mode="r")
+        return kept

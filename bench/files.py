@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -76,16 +78,27 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     return values, skipped
 
 
+LEFTOVER_SECONDS = 600.0
+
+
 def content_tag(path: Path) -> str:
     """Name a file by its content, "file:" and sixteen digits of its SHA-256, so that it may be moved."""
     with path.open("rb") as file:
         return "file:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def share(folder: Path) -> None:
+    """Give a temporary folder the permissions that the umask allows; it is made for its owner alone."""
+    folder.chmod(0o777 & ~_UMASK)
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed writer left in `folder`."""
+    """Delete the temporary files and folders that a killed writer left in `folder`; young ones may still be in use."""
     for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            written = max(each.stat().st_mtime for each in (path, *path.glob("*")))
+            if time.time() - written > LEFTOVER_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _umask() -> int:

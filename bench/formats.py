@@ -118,7 +118,9 @@ def comparison_footer(families: Iterable[Family]) -> list[str]:
     alpha = families[0].alpha
     return [
         f"Comparison: trials averaged first, then paired t over {units} (df = units - 1), so it speaks of new {units}. "
-        f"p: Holm-adjusted within one table and reference (family of {sizes}). min. p: the smallest p that an exact "
+        f"Intervals are of one comparison alone; p: Holm-adjusted within one table and reference (family of {sizes}), so "
+        "an interval may leave out 0 where p is not significant. "
+        f"min. p: the smallest p that an exact "
         f"sign-flip or rank test could reach. †: p < {alpha:g}, ‡: p < {alpha / 5:g}, n.s.: not significant, "
         "·: no test.",
         *(sentence for family in families for sentence in _exceptions(family)),

@@ -72,7 +72,7 @@ def prepare(spec: TrialSpec, places: Places, progress: Callable[[str], None]) ->
     if "pool" in algorithms[spec.algorithm].needs:
         from bench.pool import open_pool
 
-        open_pool(places, backbone, places.cache_folder(), which=spec.hparams["pool"], progress=progress)
+        open_pool(places, backbone, places.cache_folder(), which=spec.hparams.get("pool", "builtin"), progress=progress)
 
 
 def _run(attempt: Attempt, threads: int | None, device: str | None, stop: Callable[[], bool]) -> str:
@@ -82,9 +82,9 @@ def _run(attempt: Attempt, threads: int | None, device: str | None, stop: Callab
         attempt.beat(0, spec.steps, doing="starting", force=True)
         if threads:
             torch.set_num_threads(threads)
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if chosen.type == "cuda":
+            _make_cuda_repeatable()
         began = time.time()
 
         def pulse(doing: str) -> None:
@@ -112,6 +112,14 @@ def _run(attempt: Attempt, threads: int | None, device: str | None, stop: Callab
         return State.FAILED.value
 
 
+def _make_cuda_repeatable() -> None:
+    """Ask for repeatable kernels and full float32; operations that have none warn and go on."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 @contextmanager
 def _stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Note SIGTERM and SIGINT instead of dying of them; only the main thread may do so."""
@@ -123,7 +131,8 @@ def _stop_on_signals() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
-    before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT)}
+    listened = [each for each in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, note) for each in listened}
     try:
         yield asked.is_set
     finally:

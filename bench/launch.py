@@ -122,6 +122,9 @@ def mark_dead(run: Run, how: str) -> State:
         attempt = run.claim()
     except Busy:
         return State.RUNNING
+    except OSError:
+        return State.FAILED
     log = run.log_path.read_text(errors="replace")[-4000:] if run.log_path.is_file() else ""
-    attempt.fail(f"{how}\n" + (f"\nThe last it said ({run.log_path.name}):\n{log}" if log else ""), how)
+    with contextlib.suppress(OSError):  # a full disk must not end the sweep; the trial counts as failed all the same
+        attempt.fail(f"{how}\n" + (f"\nThe last it said ({run.log_path.name}):\n{log}" if log else ""), how)
     return State.FAILED

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import importlib.util
 import logging
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from bench import files
 from bench._paths import PACKAGE
 from bench.errors import Conflict, DataMissing, SpecError, UnknownName
 from bench.lazy import functional, torch
-from bench.registry import backbones
+from bench.registry import backbones, unknown_name
 from bench.spec import Places
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Backbone:
 
     def encode_text(self, texts: Sequence[str], batch: int = 256) -> Tensor:
         """Give the frozen text features (n, d), not normalised."""
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             parts = [self.text(self.tokenize(texts[i : i + batch])) for i in range(0, len(texts), batch)]
         return torch.cat(parts).float()
 
@@ -165,7 +166,8 @@ class TextHead:
         """Give the unit rows (K, d) for `class_names`; kept, since they never change."""
         if class_names not in self._known:
             texts = [template.format(name) for name in class_names for template in self.templates]
-            rows = functional.normalize(self._encode(texts), dim=-1)
+            with torch.autocast(self.backbone.device.type, enabled=False):  # they are kept, so never in bf16
+                rows = functional.normalize(self._encode(texts).float(), dim=-1)
             if len(self.templates) > 1:
                 rows = functional.normalize(rows.view(len(class_names), len(self.templates), -1).mean(dim=1), dim=-1)
             self._known[class_names] = rows
@@ -202,7 +204,12 @@ def check_backbone(name: str, pretrained: str | None, places: Places) -> tuple[s
     if name not in known_backbones():
         raise UnknownName(backbones.unknown(name, _open_clip_names()))
     if places.weights is not None:
-        return name, file_tag(Path(places.weights))
+        tag = file_tag(Path(places.weights))
+        if pretrained is None:
+            return name, tag
+        if pretrained not in _open_clip_tags(name):
+            raise UnknownName(unknown_name(f"tag of {name}'s weights", pretrained, tuple(_open_clip_tags(name))))
+        return name, f"{pretrained}@{tag}"
     if pretrained is None:
         if name not in backbones:
             raise SpecError(f"--backbone {name} needs --pretrained TAG or FILE; {RANDOM!r} gives random weights")
@@ -223,8 +230,8 @@ def file_tag(path: Path) -> str:
 def load_backbone(name: str, pretrained: str, places: Places) -> Backbone:
     """Load a backbone on the CPU, in fp32 and eval mode.
 
-    OpenAI's weights and others trained with QuickGELU get it, whether or not the name says so; without it accuracy is one
-    or two points lower.
+    Weights that were trained with QuickGELU get it where their tag is known, whether or not the name says so; without it
+    accuracy is one or two points lower. A file of unknown origin gets what the name says: `TAG=FILE` tells its origin.
 
     Raises:
         DataMissing: the weights cannot be had (no file, no network).
@@ -245,11 +252,14 @@ def load_backbone(name: str, pretrained: str, places: Places) -> Backbone:
             f"the weights {pretrained!r} of {name} could not be loaded ({type(error).__name__}: {error}); "
             "without network give a file: --pretrained PATH"
         ) from error
-    image = _TINY_IMAGE if name == TINY.name else _image_spec(model.visual.preprocess_cfg)
+    tag = pretrained.rpartition("file:")[0].removesuffix("@")
+    known = {key: value for key, value in _tag_config(name, tag).items() if key in _PREPROCESSING} if tag else {}
+    image = _TINY_IMAGE if name == TINY.name else _image_spec({**model.visual.preprocess_cfg, **known})
     return Backbone(name, pretrained, model, image, open_clip.get_tokenizer(name))
 
 
 _EMBEDDED = PACKAGE / "weights"
+_PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 _TINY_IMAGE = ImageSpec(TINY.image_size, (127 / 255,) * 3, (128 / 255,) * 3)
 
 
@@ -259,14 +269,31 @@ def _weights(name: str, pretrained: str, places: Places) -> tuple[str | None, di
         return None, {}
     if name == TINY.name and pretrained == TINY.default_pretrained:
         return str(_EMBEDDED / "tiny.safetensors"), {}
-    if pretrained.startswith("file:"):
-        path = Path(places.weights or "")
-        if file_tag(path) != pretrained:
-            raise Conflict(f"the weights file {path} is not the one of this trial ({pretrained}): put that one back")
-        return str(path), {}
+    if "file:" not in pretrained:
+        return pretrained, {"force_quick_gelu": bool(_tag_config(name, pretrained).get("quick_gelu"))}
+    tag, _, digest = pretrained.rpartition("file:")
+    path = Path(places.weights or "")
+    if file_tag(path) != f"file:{digest}":
+        raise Conflict(f"the weights file {path} is not the one of this trial ({pretrained}): put that one back")
+    # OpenAI's own files are TorchScript archives, which torch refuses to read as plain weights.
+    options: dict[str, Any] = {"weights_only": not _is_torchscript(path)}
+    if tag:
+        options["force_quick_gelu"] = bool(_tag_config(name, tag.removesuffix("@")).get("quick_gelu"))
+    return str(path), options
+
+
+def _tag_config(name: str, tag: str) -> dict[str, Any]:
     from open_clip.pretrained import get_pretrained_cfg
 
-    return pretrained, {"force_quick_gelu": bool(get_pretrained_cfg(name, pretrained).get("quick_gelu"))}
+    config: dict[str, Any] = get_pretrained_cfg(name, tag)
+    return config
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(member.endswith("/constants.pkl") for member in archive.namelist())
 
 
 def _image_spec(config: dict[str, Any]) -> ImageSpec:
@@ -294,4 +321,6 @@ def _digest(model: nn.Module) -> str:
     for name, value in sorted(model.state_dict().items()):
         hashed.update(name.encode())
         hashed.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    if any(type(module).__name__ == "QuickGELU" for module in model.modules()):
+        hashed.update(b"QuickGELU")  # the same weights with another activation are another model
     return hashed.hexdigest()[:16]

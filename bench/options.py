@@ -106,7 +106,7 @@ def _add_launch(parser: argparse.ArgumentParser) -> None:
     what("--algorithms", nargs="+", metavar="NAME", default=unset, help="methods")
     what("--datasets", nargs="+", metavar="NAME", default=unset, help="data sets, or folder:PATH (default: Icons)")
     what("--backbone", metavar="NAME", default=unset, help="default: tiny, which needs no download")
-    what("--pretrained", metavar="TAG|FILE", default=unset, help="weights; a file has a / or a suffix such as .pt")
+    what("--pretrained", metavar="TAG|FILE|TAG=FILE", default=unset, help="weights; TAG=FILE: a file of that origin")
     what("--protocol", metavar="NAME", default=unset, help="default: leave_one_domain_out")
     what("--n-trials", type=int, metavar="N", default=unset, help="trial seeds 0 to N-1 (default: 3)")
     what("--n-hparams", type=int, metavar="N", default=unset, help="hparams seeds below N; 0 = defaults (default: 1)")

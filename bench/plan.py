@@ -34,10 +34,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Planned:
-    """A trial to run, and where it finds its things on this machine."""
+    """A trial to run.
+
+    Attributes:
+        spec, places: what it is, and where it finds its things on this machine.
+        file_lists: digests of the domains' file lists; empty where the data set was not looked into.
+    """
 
     spec: TrialSpec
     places: Places
+    file_lists: tuple[str, ...] = ()
 
 
 def plan(
@@ -150,10 +156,13 @@ class _Shelf:
     def _load(self, info: DatasetInfo, places: Places) -> Dataset:
         self._say(f"reading {info.name}" + (" (drawn at its first use, which takes a minute)" if info.embedded else ""))
         try:
-            return info.load(places)
+            loaded = info.load(places)
         except OSError as error:
             reason = f"{type(error).__name__}: {error}"
             raise DataMissing(f"the files of {info.name} could not be read or written ({reason})") from error
+        for note in loaded.notes:
+            self._say(f"note: {note}")
+        return loaded
 
 
 def _locate(asked: str, places: Places) -> tuple[str, Places]:
@@ -166,10 +175,11 @@ def _locate(asked: str, places: Places) -> tuple[str, Places]:
 
 
 def weights_place(pretrained: str | None, places: Places) -> tuple[str | None, Places]:
-    """Tell a file of weights from a tag: a file has a folder or a known suffix."""
+    """Tell a file of weights from a tag: a file has a folder or a known suffix; TAG=FILE says where the file is from."""
     if pretrained is None or not ("/" in pretrained or "\\" in pretrained or pretrained.endswith(_WEIGHTS_SUFFIXES)):
         return pretrained, places
-    return None, dataclasses.replace(places, weights=str(Path(pretrained).expanduser().resolve()))
+    tag, _, path = pretrained.rpartition("=") if "=" in pretrained.partition("/")[0] else ("", "", pretrained)
+    return tag or None, dataclasses.replace(places, weights=str(Path(path).expanduser().resolve()))
 
 
 def _check_places(places: Places, problems: Problems) -> None:
@@ -220,7 +230,7 @@ def _trials_of(sweep: Sweep, shelf: _Shelf, problems: Problems) -> list[Planned]
             with problems.noted():
                 identity = {"test_domains": domains, "trial_seed": trial_seed, "hparams_seed": hparams_seed}
                 spec = _spec(sweep, name, methods[name], protocol, shelved, backbone, identity)
-                planned.append(Planned(spec, places))
+                planned.append(Planned(spec, places, _file_lists(shelved)))
     return planned
 
 
@@ -269,12 +279,12 @@ def _resources(method: Any, places: Places) -> tuple[dict[str, Any], dict[str, A
     """Give the spec's names of the captions and the pool that were given, and the hparams that they imply."""
     tags: dict[str, Any] = {}
     implied: dict[str, Any] = {}
-    if places.captions and "captions" in method.needs:
+    if places.captions and Path(places.captions).is_file() and "captions" in method.needs:
         tags["captions"] = content_tag(Path(places.captions))
         implied["captions"] = "file"
-    if places.pool and "pool" in method.needs:
-        pool = Path(places.pool)
-        tags["pool"] = content_tag(pool / "pool.tsv" if pool.is_dir() else pool)
+    pool = Path(places.pool or "", "pool.tsv") if Path(places.pool or "").is_dir() else Path(places.pool or "")
+    if places.pool and pool.is_file() and "pool" in method.needs:
+        tags["pool"] = content_tag(pool)
         implied["pool"] = "custom"
     return tags, {name: value for name, value in implied.items() if name in method.hparams}
 
@@ -295,7 +305,8 @@ def _check_given(given: Mapping[str, Any], methods: Mapping[str, Any], problems:
     for name, value in given.items():
         if name not in known:
             whose = f"hparam of {', '.join(methods)}"
-            problems.add(UnknownName(unknown_name(whose, name, known)))
+            hint = " The number of updates is --steps N." if name == "steps" else ""
+            problems.add(UnknownName(unknown_name(whose, name, known) + hint))
             continue
         for method, declared in methods.items():
             problem = declared.hparams[name].problem(name, value) if name in declared.hparams else None
@@ -330,8 +341,10 @@ def _given_trial(spec: TrialSpec, shelf: _Shelf, problems: Problems) -> list[Pla
     shelved = shelf.find(spec.dataset)
     with problems.noted():
         method = algorithms[spec.algorithm]
+        resources, implied = _resources(method, places)
         spec = dataclasses.replace(
             spec,
+            **resources,
             dataset=shelved.name if shelved else spec.dataset,
             hparams=resolve(
                 method.hparams,
@@ -339,7 +352,7 @@ def _given_trial(spec: TrialSpec, shelf: _Shelf, problems: Problems) -> list[Pla
                 backbone=spec.backbone,
                 hparams_seed=0,
                 trial_seed=spec.trial_seed,
-                given=spec.hparams,
+                given={**implied, **spec.hparams},
             ),
         )
     with problems.noted():
@@ -353,7 +366,12 @@ def _given_trial(spec: TrialSpec, shelf: _Shelf, problems: Problems) -> list[Pla
         name, pretrained = check_backbone(spec.backbone, tag, weights)
         spec = dataclasses.replace(spec, backbone=name, pretrained=pretrained)
         places = dataclasses.replace(shelved.places if shelved else places, weights=weights.weights)
-    return [Planned(spec, places)] if len(problems) == before else []
+    return [Planned(spec, places, _file_lists(shelved))] if len(problems) == before else []
+
+
+def _file_lists(shelved: _Shelved | None) -> tuple[str, ...]:
+    loaded = shelved.loaded if shelved else None
+    return tuple(domain.digest for domain in loaded.domains) if loaded else ()
 
 
 def _check_tasks(planned: Iterable[Planned], shelf: _Shelf, problems: Problems) -> None:
@@ -365,15 +383,25 @@ def _check_tasks(planned: Iterable[Planned], shelf: _Shelf, problems: Problems) 
         unlabeled = "unlabeled" in algorithms[spec.algorithm].needs
         batch = spec.hparams.get("batch_size", 1) if spec.steps else 0
         splits = (spec.holdout_fraction, spec.unlabeled, spec.uda_holdout_fraction)
-        key = (spec.protocol, spec.dataset, *splits, unlabeled, batch)
+        key = (spec.protocol, spec.dataset, *splits, unlabeled, batch, spec.hparams.get("captions"))
         if shelved is None or shelved.loaded is None or key in faulty or (key, spec.test_domains) in checked:
             continue
         checked.add((key, spec.test_domains))
         before = len(problems)
         with problems.noted():
+            _check_captions(spec, shelved.loaded)
             _check_task(spec, shelved.loaded, batch, unlabeled)
         if len(problems) > before:  # the other domains' messages would say the same
             faulty.add(key)
+
+
+def _check_captions(spec: TrialSpec, dataset: Dataset) -> None:
+    if spec.hparams.get("captions") == "file" and not spec.captions and not dataset.captions:
+        raise SpecError(
+            f"{spec.algorithm} needs captions and {dataset.name} has none: write them with `python -m bench.caption` and "
+            "give --captions FILE, or ask for captions made from class and domain name: "
+            '--hparams \'{"captions": "template"}\''
+        )
 
 
 def _check_task(spec: TrialSpec, dataset: Dataset, batch: int, unlabeled: bool) -> None:

@@ -64,7 +64,7 @@ class FolderPool(AnchorPool):
             DataMissing: there is no such file, or no usable pair in it.
             SpecError: a line has no tab.
         """
-        self.path = path / "pool.tsv" if path.is_dir() else path
+        self.path = pool_table(path)
         self._backbone = backbone
         self._normalise = Normalise(backbone.image, backbone.device)
         pairs = self._read()
@@ -163,13 +163,18 @@ class FolderPool(AnchorPool):
     def _forward(self, pixels: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Give the features of at most BATCH images; a smaller batch is filled up."""
         filled = [pixels[i % len(pixels)] for i in range(BATCH)]
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self._backbone.device.type, enabled=False):
             features = self._backbone.visual(self._normalised(filled))[: len(pixels)]
         array: NDArray[np.float32] = features.float().cpu().numpy()
         return array
 
     def _normalised(self, pixels: list[NDArray[np.uint8]]) -> Tensor:
         return self._normalise(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
+
+
+def pool_table(path: Path) -> Path:
+    """Give the file of pairs that `path` means: itself, or `pool.tsv` in a folder."""
+    return path / "pool.tsv" if path.is_dir() else path
 
 
 def open_pool(

@@ -74,6 +74,21 @@ def several_runs(choices: Iterable[Choice]) -> list[str]:
     return [f"Hparams tried for each number: {', '.join(told)}."]
 
 
+def competing_runs(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Warn of rows in which trials differ in more than their seeds: selection chose between them, as if searching."""
+    trials: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    for record in records:
+        seeds = (record["trial_seed"], record["hparams_seed"], *record["test_domains"])
+        trials[(row_of(record), record["dataset"], record.get("protocol"), *seeds)].add(str(record["trial"]))
+    rows = sorted({key[0].algorithm for key, ids in trials.items() if len(ids) > 1 and isinstance(key[0], Row)})
+    if not rows:
+        return []
+    return [
+        f"trials of {', '.join(rows)} with equal seeds differ in hparams, steps or options, and selection chose between "
+        "them; launch ablations with a --name of their own"
+    ]
+
+
 def _values(records: Iterable[Mapping[str, Any]], key: str) -> tuple[str, ...]:
     return tuple(sorted({str(record[key]) for record in records if record.get(key) not in (None, "")}))
 

@@ -29,6 +29,7 @@ class Results:
         n_domainbed_runs: those of them that DomainBed wrote.
         n_skipped_lines: torn lines, and lines that are no record.
         n_duplicates: records left out since a later one is of the same trial, predictor and step.
+        n_contradictions: duplicates whose numbers differ from those of the record that counts.
         n_unfinished: runs that are not finished.
         includes_unfinished: whether their records are among `records`.
         unfinished: the groups that unfinished runs are for, so that a table can show the hole.
@@ -41,6 +42,7 @@ class Results:
     n_domainbed_runs: int
     n_skipped_lines: int
     n_duplicates: int
+    n_contradictions: int
     n_unfinished: int
     includes_unfinished: bool
     unfinished: frozenset[Group]
@@ -73,7 +75,7 @@ def load(root: Path, *, include_unfinished: bool = False) -> Results:
     lines = [record for run in used for record in run.records]
     if not lines:
         raise RecordsMissing(_nothing_in(root, runs, len(unfinished)))
-    records = _last_of_each(lines)
+    records, n_contradictions = _last_of_each(lines)
     return Results(
         root=root,
         records=tuple(records),
@@ -82,6 +84,7 @@ def load(root: Path, *, include_unfinished: bool = False) -> Results:
         n_domainbed_runs=sum(run.is_domainbed for run in used),
         n_skipped_lines=sum(run.n_skipped for run in runs),
         n_duplicates=len(lines) - len(records),
+        n_contradictions=n_contradictions,
         n_unfinished=len(unfinished),
         includes_unfinished=include_unfinished,
         unfinished=frozenset(group for run in unfinished for group in run.groups),
@@ -132,13 +135,20 @@ def _groups_of_run(spec: Mapping[str, Any] | None, records: list[dict[str, Any]]
     return tuple(group for of_one in groups if len(of_one) == 1 for group in of_one)
 
 
-def _last_of_each(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _last_of_each(records: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Keep the last record of each trial, predictor and step; count those before it that say something else."""
     last: dict[tuple[str, str, int], dict[str, Any]] = {}
+    n_contradictions = 0
     for record in records:
         key = (str(record["trial"]), str(record["predictor"]), int(record["step"]))
-        last.pop(key, None)
+        before = last.pop(key, None)
+        n_contradictions += before is not None and _numbers(before) != _numbers(record)
         last[key] = record
-    return list(last.values())
+    return list(last.values()), n_contradictions
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key.endswith("_acc")}
 
 
 def _nothing_in(root: Path, runs: list[_RunRecords], n_unfinished: int) -> str:

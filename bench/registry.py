@@ -127,6 +127,7 @@ class Registry(Generic[T]):
 
 def unknown_name(kind: str, name: str, known: tuple[str, ...], broken: dict[str, str] | None = None) -> str:
     """Word the message for an unknown `name`: near names first, then what is known, then what could not be loaded."""
+    known = tuple(dict.fromkeys(known))
     lowered = {each.lower(): each for each in known}
     near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)]
     hint = f" Did you mean {' or '.join(repr(each) for each in near)}?" if near else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.comparison import Family, choose_reference, compare
 from bench.errors import RecordsMissing, UnknownName
-from bench.provenance import Provenance, several_runs, short, trace
+from bench.provenance import Provenance, competing_runs, several_runs, short, trace
 from bench.records import Results
 from bench.registry import unknown_name
 from bench.selection import Group, groups_of, row_of, select
@@ -129,7 +129,18 @@ def _build(
         *(f"Note: {note.rstrip('.')}." for note in provenance.notes),
     ]
     shown = tuple(family for family in families if family.comparisons)
-    return Report(rule, errorbars, tuple(tables), shown, tuple(footer), provenance.warnings)
+    warnings = (*provenance.warnings, *contradictions(results), *competing_runs(records))
+    return Report(rule, errorbars, tuple(tables), shown, tuple(footer), warnings)
+
+
+def contradictions(results: Results) -> list[str]:
+    """Warn of records of the same trial that do not agree."""
+    if not results.n_contradictions:
+        return []
+    return [
+        f"{results.n_contradictions} record(s) contradict another of the same trial (the last one counts): these folders "
+        "hold runs of one trial on different data or code"
+    ]
 
 
 def _trials_and_errors(tables: Iterable[Table], errorbars: str) -> list[str]:

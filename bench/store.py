@@ -121,7 +121,7 @@ class Run:
         said = status.get("state")
         now = time.time() if now is None else now
         if said == State.DONE:
-            return State.DONE
+            return State.DONE if self._has_records else State.LOST
         if self._is_claimed(since=status.get("attempt", 0), now=now):
             return State.RUNNING
         if said == State.RUNNING:
@@ -137,7 +137,15 @@ class Run:
     @property
     def is_done(self) -> bool:
         """Whether the trial is finished."""
-        return self.status().get("state") == State.DONE
+        return self.status().get("state") == State.DONE and self._has_records
+
+    @property
+    def _has_records(self) -> bool:
+        """Whether there are records at all: a trial that said it was done and lost them must be run again."""
+        try:
+            return self._path("results.jsonl").stat().st_size > 0
+        except OSError:
+            return False
 
     def records(self) -> tuple[list[dict[str, Any]], int]:
         """Read the records; give them and the number of torn or foreign lines that were skipped."""
@@ -185,8 +193,15 @@ class Run:
         """Copy what others need to collect a finished trial below `sweep`: spec, records, versions.
 
         Left out are checkpoint, predictions, places and whatever names this machine.
+
+        Raises:
+            Conflict: other records of the trial have been published there.
         """
         copy = Run(sweep / self.trial_id)
+        if copy.records()[0] not in ([], self.records()[0]):
+            raise Conflict(
+                f"{copy.folder} holds other records of the same trial; delete it first, or publish elsewhere"
+            )
         copy.folder.mkdir(parents=True, exist_ok=True)
         files.replace_json(copy._path("spec.json"), self.spec_json())
         files.replace_lines(copy._path("results.jsonl"), self.records()[0])

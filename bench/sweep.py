@@ -12,16 +12,19 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import console
-from bench.errors import BenchError, RecordsMissing, SpecError
+from bench.errors import BenchError, Conflict, RecordsMissing, SpecError
 from bench.launch import Launcher, Stopped
 from bench.options import normalised, parser
 from bench.spec import Places, TrialSpec
 from bench.status import TrialStatus, as_json, counts, read_status, work_left
 from bench.store import Run, State, find_run, find_runs
 from bench.sweepfile import Sweep
+
+if TYPE_CHECKING:
+    from bench.plan import Planned
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Sweep))
 
@@ -58,13 +61,16 @@ def launch(options: argparse.Namespace) -> int:
 
     name, wanted = _wanted(options)
     folder = _sweep_folder(options, name)
+    places = _places(options)
     _check_writable(folder)
-    planned = plan(wanted, _places(options), say=console.say, render=not options.dry_run)[: options.first]
+    _check_writable(places.cache_folder(), "--cache")
+    planned = plan(wanted, places, say=console.say, render=not options.dry_run)[: options.first]
     runs = [Run(folder / each.spec.trial_id) for each in planned]
     if options.dry_run:
         specs = [each.spec for each in planned]
         _show_plan(folder, [_as_planned(run, spec) for run, spec in zip(runs, specs)], specs, options)
         return 0
+    _check_same_data(planned, runs, folder)
     todo = [each for each, run in zip(planned, runs) if not run.is_done]
     if not todo:
         console.say(f"nothing to launch: all {len(runs)} trials are done")
@@ -73,7 +79,7 @@ def launch(options: argparse.Namespace) -> int:
     pool = _pool(options)
     pool.prepare([(each.spec, each.places) for each in todo], console.Seldom())
     layout = pool.layout
-    runs = [Run.create(folder, each.spec, each.places) for each in planned]
+    runs = [run if run.is_done else Run.create(folder, each.spec, each.places) for each, run in zip(planned, runs)]
     console.say(f"{len(runs)} trials, {len(todo)} to run, {layout} → {folder}")
     return _carry_out(pool, layout.jobs, runs, folder)
 
@@ -197,6 +203,7 @@ def publish(options: argparse.Namespace) -> int:
     if not done:
         raise RecordsMissing(f"{_root(options)} holds no finished trial; `sweep status` shows what there is")
     target = Path(options.folder)
+    done = list({run.trial_id: run for run in done}.values())
     for run in done:
         run.publish(target)
     left = f", {len(runs) - len(done)} unfinished left out" if len(done) < len(runs) else ""
@@ -326,13 +333,28 @@ def _root(options: argparse.Namespace) -> Path:
     return Path(options.output_dir) / (options.name or "")
 
 
-def _check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written to."""
+def _check_same_data(planned: Sequence[Planned], runs: Sequence[Run], folder: Path) -> None:
+    """Refuse to go on with a sweep whose finished trials are of other files of the same name; looks at one a data set."""
+    seen: set[str] = set()
+    for each, run in zip(planned, runs):
+        if not each.file_lists or each.spec.dataset in seen or not run.is_done:
+            continue
+        seen.add(each.spec.dataset)
+        before = next((record["file_lists"] for record in run.records()[0] if record.get("file_lists")), None)
+        if before is not None and tuple(before) != each.file_lists:
+            raise Conflict(
+                f"the trials of {each.spec.dataset} in {folder} are of other files than those found now: give the data "
+                "they were run on, or another --name for a new sweep"
+            )
+
+
+def _check_writable(folder: Path, option: str = "--output-dir") -> None:
+    """Refuse a folder that cannot be written to, or made; what is made on the way stays as an empty folder."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
-        raise SpecError(f"{there} is a file, so no results can be put into {folder}; give another --output-dir")
+        raise SpecError(f"{there} is a file, so nothing can be put into {folder}; give another {option}")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise SpecError(f"there is no permission to write into {there}; give another --output-dir")
+        raise SpecError(f"there is no permission to write into {there}; give another {option}")
 
 
 def _find(options: argparse.Namespace, trial: str) -> Run:

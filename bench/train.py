@@ -17,7 +17,7 @@ from bench import files
 from bench.algorithm import Algorithm, Setup
 from bench.data import Batches, ImageStore
 from bench.dataset import Dataset, find_dataset, read_captions
-from bench.errors import SpecError
+from bench.errors import Conflict, RunFailed, SpecError
 from bench.evaluation import Evaluated, Evaluator
 from bench.models import Backbone, load_backbone
 from bench.protocols import Protocol, Task, View
@@ -97,6 +97,7 @@ class Trial:
             **logs,
             "n_bad_images": len(self.store.bad),
             "data_digest": self.store.digest,
+            "file_lists": [domain.digest for domain in self.dataset.domains],
             "backbone_digest": self.backbone.digest,
             "split_digest": self.task.split_digest,
             "class_digest": _digest(*self.task.class_names, *self.dataset.templates),
@@ -157,7 +158,8 @@ def run(trial: Trial, attempt: Attempt, stop: Callable[[], bool]) -> None:
     spec, algorithm = trial.spec, trial.algorithm
     meter = Meter()
     start = _restore(trial, attempt, meter)
-    records = [record for record in attempt.run.records()[0] if record["step"] <= start] if start else []
+    mine = (record for record in attempt.run.records()[0] if record.get("trial") == spec.trial_id)
+    records = [record for record in mine if record["step"] <= start] if start else []
     recorded = {record["step"] for record in records}
     clock = _Clock(start)
     drawn_from = trial.task if algorithm.uses_labelled else replace(trial.task, train=())
@@ -232,7 +234,13 @@ def _restore(trial: Trial, attempt: Attempt, meter: Meter) -> int:
         state = torch.load(path, weights_only=True, map_location=trial.backbone.device)
     except (RuntimeError, EOFError, pickle.UnpicklingError):  # a damaged disk; the trial starts anew
         return 0
-    trial.algorithm.load_state_dict(state["algorithm"])
+    try:
+        trial.algorithm.load_state_dict(state["algorithm"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise RunFailed(
+            f"the checkpoint {path} does not fit this code ({type(error).__name__}: {error}); use the code that wrote "
+            "it, or delete the file and run the trial again from its start"
+        ) from error
     meter.sums, meter.count = dict(state["meter"]["sums"]), int(state["meter"]["count"])
     return int(state["step"])
 
@@ -266,9 +274,13 @@ def _setup(
     evaluator: Evaluator,
 ) -> Setup:
     def open_pool() -> Any:
-        from bench.pool import open_pool
+        from bench.pool import open_pool, pool_table
 
-        return open_pool(places, backbone, places.cache_folder(), which=spec.hparams["pool"])
+        if spec.pool:
+            _check_content("pool", pool_table(Path(places.pool or "")), spec.pool)
+
+        which = spec.hparams.get("pool", "builtin")
+        return open_pool(places, backbone, places.cache_folder(), which=which, progress=evaluator.pulse)
 
     return Setup(
         backbone=backbone,
@@ -281,17 +293,28 @@ def _setup(
         n_steps=spec.steps,
         run_seed=spec.run_seed,
         features=evaluator.frozen_features,
-        captions=_captions_of(dataset, places),
+        captions=_captions_of(spec, dataset, places),
         pool=open_pool,
     )
 
 
-def _captions_of(dataset: Dataset, places: Places) -> Callable[[View], list[str] | None]:
-    captions = read_captions(Path(places.captions)) if places.captions else dataset.captions
+def _check_content(what: str, path: Path, tag: str) -> None:
+    if not path.is_file() or files.content_tag(path) != tag:
+        raise Conflict(
+            f"the {what} file {path} is not the one of this trial ({tag}): put that one back, or launch anew"
+        )
+
+
+def _captions_of(spec: TrialSpec, dataset: Dataset, places: Places) -> Callable[[View], list[str] | None]:
+    captions = dataset.captions
+    if spec.captions:
+        given = Path(places.captions or "")
+        _check_content("captions", given, spec.captions)
+        captions = read_captions(given)
 
     def of(view: View) -> list[str] | None:
         names = dataset.domains[view.domain].files
-        found = [captions.get(names[index]) for index in view.indices.tolist()]
+        found = [captions.get(names[index]) or None for index in view.indices.tolist()]  # an empty one is none
         return None if None in found else [caption for caption in found if caption is not None]
 
     return of

@@ -127,8 +127,10 @@ def test_text_shows_table_comparison_and_footer(results: Path, capsys: pytest.Ca
 def test_error_bars_are_told_and_chosen(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     errors = {}
     for kind in ("stderr", "domainbed", "t95"):
-        rows = rows_of_csv(collect(capsys, results, "--format", "csv", "--errorbars", kind))
-        errors[kind] = float(rows[0]["stderr"])
+        value = json.loads(collect(capsys, results, "--format", "json", "--errorbars", kind))
+        errors[kind] = value["tables"][0]["rows"][0]["cells"][0]["stderr"]
+    assert main([str(results), "--format", "csv", "--errorbars", "t95"]) == 2
+    assert "column for standard errors" in capsys.readouterr().err
     assert errors == pytest.approx({"stderr": 0.5, "domainbed": 0.5 / 2**0.5, "t95": 0.5 * 12.7062047})
 
 
@@ -336,3 +338,33 @@ def test_collect_imports_neither_torch_nor_pandas(results: Path) -> None:
     )
     assert run.stderr.strip() == ""
     assert "CLIPood" in run.stdout
+
+
+def test_records_that_contradict_each_other_are_warned_of(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    folder = sorted(path.parent for path in results.rglob("results.jsonl"))[0]
+    twin = folder.with_name("zz")
+    shutil.copytree(folder, twin)
+    assert main([str(results), "--format", "text"]) == 0
+    assert "contradict" not in capsys.readouterr().err
+    text = (twin / "results.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    key = next(key for key in lines[-1] if key.endswith("_acc"))
+    lines[-1][key] = 0.123
+    (twin / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main([str(results), "--format", "text"]) == 0
+    assert "1 record(s) contradict" in capsys.readouterr().err
+
+
+def test_ablations_in_one_sweep_are_warned_of(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(results), "--format", "text"]) == 0
+    assert "launch ablations" not in capsys.readouterr().err
+    import shutil
+
+    folder = next(path.parent for path in results.rglob("results.jsonl") if "ERM" in path.parent.name)
+    shutil.copytree(folder, folder.with_name("ablation"))
+    text = (folder / "results.jsonl").read_text().replace(folder.name, "ablation")
+    (folder.with_name("ablation") / "results.jsonl").write_text(text)
+    assert main([str(results), "--format", "text"]) == 0
+    assert "trials of ERM with equal seeds differ" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import IO
 
@@ -38,10 +39,17 @@ def test_writer_that_fails_leaves_the_old_content(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
-    for name in (".results.jsonl.abc.tmp", "results.jsonl", ".keep"):
+    old = time.time() - 2 * files.LEFTOVER_SECONDS
+    for name in (".results.jsonl.abc.tmp", ".results.jsonl.live.tmp", "results.jsonl", ".keep"):
         (tmp_path / name).touch()
+    for name in (".dead.tmp", ".busy.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part").touch()
+    for path in (tmp_path / ".results.jsonl.abc.tmp", *tmp_path.glob(".dead.tmp/*"), *tmp_path.glob(".*.tmp/")):
+        os.utime(path, (old, old))
+    os.utime(tmp_path / ".results.jsonl.live.tmp")
     files.remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".keep", "results.jsonl"]
+    assert sorted(os.listdir(tmp_path)) == [".busy.tmp", ".keep", ".results.jsonl.live.tmp", "results.jsonl"]
 
 
 json_values = st.recursive(

@@ -117,3 +117,39 @@ def test_a_vision_transformer_with_random_weights_loads() -> None:
         assert backbone.visual(torch.zeros(1, 3, 224, 224)).shape == (1, 512)
         assert backbone.encode_text(["a dog"]).shape == (1, 512)
     assert backbone.digest == load_backbone("ViT-B-32", "random", Places()).digest
+
+
+def test_a_file_of_a_known_origin_gets_its_activation_and_preprocessing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import open_clip
+
+    file = tmp_path / "weights.pt"
+    file.write_bytes(b"weights")
+    places = Places(weights=str(file))
+    name, tag = check_backbone("ViT-B-16", "openai", places)
+    assert tag.startswith("openai@file:")
+    with pytest.raises(UnknownName, match="Did you mean 'openai'"):
+        check_backbone("ViT-B-16", "openai1", places)
+    asked: dict[str, Any] = {}
+
+    def create(name: str, **options: Any) -> Any:
+        asked.update(options)
+        raise RuntimeError("no weights")
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    with pytest.raises(DataMissing):
+        load_backbone(name, tag, places)
+    assert asked == {"pretrained": str(file), "force_quick_gelu": True, "weights_only": True}
+
+
+@pytest.mark.slow
+def test_the_digest_tells_activations_apart() -> None:
+    digests = {load_backbone(name, "random", Places()).digest for name in ("ViT-B-32", "ViT-B-32-quickgelu")}
+    assert len(digests) == 2
+
+
+def test_text_features_are_never_made_under_autocast(pretrained: Any) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = TextHead(pretrained, TEMPLATE).weights(("dog", "guitar"))
+    assert torch.equal(under, TextHead(pretrained, TEMPLATE).weights(("dog", "guitar")))

@@ -227,6 +227,7 @@ def test_two_claims_at_one_moment_give_one_holder(run: Run, monkeypatch: pytest.
 
 def test_claim_clears_what_a_killed_writer_left(run: Run) -> None:
     (run.folder / ".results.jsonl.x.tmp").touch()
+    os.utime(run.folder / ".results.jsonl.x.tmp", (0, 0))
     run.claim()
     assert not (run.folder / ".results.jsonl.x.tmp").exists()
 
@@ -265,3 +266,25 @@ def test_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
     with pytest.raises(Conflict) as caught:
         find_run(tmp_path, run.trial_id)
     assert str(run.folder) in str(caught.value) and str(twin.folder) in str(caught.value)
+
+
+def test_a_done_trial_without_records_is_lost_and_may_be_run_again(run: Run) -> None:
+    attempt = run.claim()
+    attempt.write_records([{"step": 0}])
+    attempt.finish(1, 1)
+    assert run.is_done
+    (run.folder / "results.jsonl").write_text("")
+    assert not run.is_done and run.state() is State.LOST
+    run.claim()
+
+
+def test_publishing_other_records_of_a_trial_is_refused(run: Run, tmp_path: Path) -> None:
+    attempt = run.claim()
+    attempt.write_records([{"step": 0}])
+    attempt.finish(1, 1)
+    assert run.publish(tmp_path / "shown").records() == run.records()
+    run.publish(tmp_path / "shown")  # the same again is no conflict
+    (run.folder / "results.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(Conflict, match="other records"):
+        run.publish(tmp_path / "shown")
+    assert Run(tmp_path / "shown" / run.trial_id).records()[0] == [{"step": 0}]

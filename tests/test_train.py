@@ -222,3 +222,69 @@ def test_records_hold_no_time_and_no_place(make_run: Callable[..., Run], tmp_pat
     text = json.dumps(one.records()[0]) + json.dumps(one.spec.to_json())
     assert str(tmp_path) not in text and "second" not in text
     assert Places.from_json(one.places.to_json()) == one.places
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ERM", "WiSE-FT", "CLIPood", "CoOp", "ARF", "UEO"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_method_resumes_to_the_bit(make_run: Callable[..., Run], name: str, precision: str) -> None:
+    given = {"precision": precision, **({"captions": "template", "w_ret": 0.0} if name == "ARF" else {})}
+    whole, cut = (make_run(name, sweep=sweep, **given) for sweep in ("whole", "cut"))
+    assert run(whole) == "done", whole.error()
+    attempt = cut.claim()
+    trial = train.build(cut.spec, cut.places, CPU, lambda doing: None)
+    with pytest.raises(train.Stopped):
+        train.run(trial, attempt, lambda: trial.algorithm.updates >= 3)
+    attempt.release(3, 4)
+    assert run(cut) == "done", cut.error()
+    assert results(cut) == results(whole)
+
+
+def test_a_diverged_training_fails_instead_of_scoring(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.registry import algorithms
+
+    update = algorithms["ERM"].update
+
+    def spoil(self: Any, *arguments: Any) -> Any:
+        logs = update(self, *arguments)
+        with torch.no_grad():
+            next(iter(self.tower.parameters())).fill_(float("nan"))
+        return logs
+
+    monkeypatch.setattr(algorithms["ERM"], "update", spoil)
+    one = make_run("ERM")
+    assert run(one) == "failed"
+    assert "training diverged" in one.status()["error"] and [record["step"] for record in one.records()[0]] == [0]
+
+
+def test_a_foreign_line_among_the_records_is_dropped_on_resume(make_run: Callable[..., Run]) -> None:
+    whole, cut = make_run("ERM", sweep="whole"), make_run("ERM", sweep="cut")
+    run(whole)
+    attempt = cut.claim()
+    trial = train.build(cut.spec, cut.places, CPU, lambda doing: None)
+    with pytest.raises(train.Stopped):
+        train.run(trial, attempt, lambda: trial.algorithm.updates >= 3)
+    attempt.release(3, 4)
+    with (cut.folder / "results.jsonl").open("a") as file:
+        file.write('{"hello": "world"}\n{"trial": "torn')
+    run(cut)
+    assert results(cut) == results(whole)
+
+
+def test_captions_that_changed_under_a_trial_are_refused(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    from bench import files
+    from bench.store import Run as Folder
+
+    captions = tmp_path / "captions.tsv"
+    captions.write_text("drawn/cat/000.jpg\ta cat\n")
+    one = make_run("ARF")
+    spec = one.spec.to_json() | {"captions": files.content_tag(captions)}
+    captions.write_text("drawn/cat/000.jpg\tanother cat\n")
+    from bench.spec import TrialSpec
+
+    places = Places(cache=one.places.cache, captions=str(captions))
+    changed = Folder.create(tmp_path / "changed", TrialSpec.from_json(spec), places)
+    assert run(changed) == "failed"
+    assert "is not the one of this trial" in changed.status()["error"]
