@@ -294,18 +294,26 @@ def _decode_all(dataset: Dataset, domain: Domain, image: ImageSpec, folder: Path
 
 def _decode(path: Path, image: ImageSpec) -> tuple[bytes, tuple[NDArray[np.uint8], NDArray[np.uint8]] | str]:
     """Give a file's bytes and (centre crop, whole image), or the reason why there are none."""
+    data, picture = read_picture(path)
+    return data, picture if isinstance(picture, str) else (evaluation_transform(picture, image), _whole(picture, image))
+
+
+def read_picture(path: Path) -> tuple[bytes, Any]:
+    """Give a file's bytes and its image (PIL, RGB), or a string that says why it is no image.
+
+    Raises:
+        DataMissing: the file cannot be read: a fault of the disk, not of the image.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         data = path.read_bytes()
-    except OSError as error:  # of the disk, not of the image: it must not be remembered
-        raise DataMissing(
-            f"{path} cannot be read: {error.strerror or error}; try again, or fetch the data anew"
-        ) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataMissing(f"{path} cannot be read: {reason}; try again, or fetch the data anew") from error
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            picture = opened.convert("RGB")
-        return data, (evaluation_transform(picture, image), _whole(picture, image))
+            return data, opened.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many kinds; any of them means that this file is no good

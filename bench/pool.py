@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bench import files
 from bench.algorithm import AnchorPool
-from bench.data import Normalise, evaluation_transform
+from bench.data import Normalise, evaluation_transform, read_picture
 from bench.dataset import read_captions
 from bench.errors import DataMissing, SpecError
 from bench.models import Backbone, ImageSpec
@@ -211,16 +211,7 @@ def open_pool(
 
 def decode(path: Path, image: ImageSpec) -> tuple[bytes, NDArray[np.uint8] | str]:
     """Give a file's bytes, and its image after the evaluation transform (S, S, 3) or the reason why there is none."""
-    import io
-
-    from PIL import Image
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        return b"", error.strerror or str(error)
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            return data, evaluation_transform(opened.convert("RGB"), image)
-    except Exception as error:  # Pillow raises many kinds; any of them means that this file is no good
-        return data, f"{type(error).__name__}: {error}"
+    if not path.is_file():
+        return b"", "No such file"  # a pair whose image is gone is left out like one that is broken
+    data, picture = read_picture(path)
+    return data, picture if isinstance(picture, str) else evaluation_transform(picture, image)

@@ -273,12 +273,11 @@ def _setup(
     task: Task,
     evaluator: Evaluator,
 ) -> Setup:
-    def open_pool() -> Any:
+    def pool() -> Any:
         from bench.pool import open_pool, pool_table
 
         if spec.pool:
             _check_content("pool", pool_table(Path(places.pool or "")), spec.pool)
-
         which = spec.hparams.get("pool", "builtin")
         return open_pool(places, backbone, places.cache_folder(), which=which, progress=evaluator.pulse)
 
@@ -294,7 +293,7 @@ def _setup(
         run_seed=spec.run_seed,
         features=evaluator.frozen_features,
         captions=_captions_of(spec, dataset, places),
-        pool=open_pool,
+        pool=pool,
     )
 
 

@@ -1,0 +1,37 @@
+"""What stands in results/published is what the README shows, and is named by what it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.collect import main
+from bench.store import find_runs
+
+ROOT = Path(__file__).resolve().parents[1]
+PACS = ROOT / "results" / "published" / "pacs_tiny"
+
+
+def test_published_trials_are_whole_and_named_by_their_specs() -> None:
+    runs = find_runs(PACS)
+    assert len(runs) == 56
+    for run in runs:
+        records, skipped = run.records()
+        assert run.is_done and not skipped
+        assert run.spec.trial_id == run.trial_id == records[0]["trial"]
+        assert records[-1]["step"] == run.spec.steps
+
+
+def test_the_readme_shows_what_collect_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(PACS), "--format", "text"]) == 0
+    assert capsys.readouterr().out.rstrip() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_reference_numbers_all_name_their_source() -> None:
+    import csv
+
+    for path in (ROOT / "results" / "reference").glob("*.csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert rows and all(row["source"] and 0 < float(row["mean"]) < 100 for row in rows)
