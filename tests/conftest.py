@@ -195,9 +195,9 @@ def make_run(toy: Any, tmp_path: Path) -> Callable[..., Any]:
     fields = {field.name for field in dataclasses.fields(TrialSpec)}
 
     def make(algorithm: str, *, sweep: str = "sweep", data_dir: str | None = None, **given: Any) -> Run:
-        chosen = {name: value for name, value in given.items() if name in fields}
-        hparams = {name: value for name, value in given.items() if name not in fields}
         kind = algorithms[algorithm]
+        hparams = {name: value for name, value in given.items() if name in kind.hparams or name not in fields}
+        chosen = {name: value for name, value in given.items() if name not in hparams}
         if "batch_size" in kind.hparams:
             hparams.setdefault("batch_size", 4)
         values = resolve(kind.hparams, dataset="toy", backbone="tiny", hparams_seed=0, trial_seed=0, given=hparams)
