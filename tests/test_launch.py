@@ -189,6 +189,7 @@ def test_children_give_their_trials_back_when_the_launch_is_killed(tmp_path: Pat
     process.kill()
     process.wait()
     fakes.wait_until(lambda: states(runs) == ["pending", "pending"])
+    assert states(runs) == ["pending", "pending"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
