@@ -176,7 +176,7 @@ def _batch(
     root: Path, names: Sequence[str], captioner: Captioner, batch_size: int, bad: dict[str, str]
 ) -> Iterator[tuple[str, str]]:
     """Give (file, caption) of a batch; it is filled up, so that a caption does not depend on what else is missing."""
-    from bench.data import Normalise
+    from bench.images import Normalise
     from bench.pool import decode
 
     pixels = {}

@@ -1,6 +1,6 @@
 """What a data set is: a declaration (`DatasetInfo`) that can be listed without the files, and what was found on disk.
 
-Readers of particular data sets are plug-ins in `datasets/`. Decoding of images is `bench.data`'s.
+Readers of particular data sets are plug-ins in `datasets/`. Decoding of images is `bench.images`'s.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from bench import files, metrics
 from bench.algorithm import Algorithm, Predictor
-from bench.data import CACHE_VERSION, ImageStore, Normalise
 from bench.errors import RunFailed
+from bench.images import CACHE_VERSION, ImageStore, Normalise
 from bench.models import Backbone
 from bench.protocols import Task, View
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from bench import train
-from bench.data import ImageStore
 from bench.dataset import find_dataset
 from bench.errors import BenchError
+from bench.images import ImageStore
 from bench.models import load_backbone
 from bench.registry import algorithms
 from bench.spec import Places, TrialSpec

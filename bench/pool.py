@@ -22,9 +22,9 @@ from torch import Tensor
 
 from bench import files
 from bench.algorithm import AnchorPool
-from bench.data import Normalise, evaluation_transform, read_picture
 from bench.dataset import read_captions
 from bench.errors import DataMissing, SpecError
+from bench.images import Normalise, evaluation_transform, read_picture
 from bench.models import Backbone, ImageSpec
 from bench.spec import Places
 

@@ -15,10 +15,10 @@ import torch
 
 from bench import files
 from bench.algorithm import Algorithm, Setup
-from bench.data import Batches, ImageStore
 from bench.dataset import Dataset, find_dataset, read_captions
 from bench.errors import Conflict, RunFailed, SpecError
 from bench.evaluation import Evaluated, Evaluator
+from bench.images import Batches, ImageStore
 from bench.models import Backbone, load_backbone
 from bench.protocols import Protocol, Task, View
 from bench.registry import algorithms, protocols

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.data import Normalise, evaluation_transform
 from bench.errors import DataMissing, SpecError
+from bench.images import Normalise, evaluation_transform
 from bench.pool import BATCH, FolderPool, open_pool
 from bench.spec import Places
 

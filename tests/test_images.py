@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.data import Batches, ImageStore
 from bench.dataset import Dataset, read_domain
 from bench.errors import BadImage, SpecError
+from bench.images import Batches, ImageStore
 from bench.models import ImageSpec
 from bench.protocols import Task, View
 
