@@ -27,17 +27,16 @@ def hide_bare_plugin_folders() -> None:
     """Keep `import datasets` from finding our folder as an empty namespace package.
 
     Without Hugging Face's library installed, libraries that ask `find_spec("datasets")` would take our folder for it.
-    A real package of that name is left alone, and so is everything outside a checkout.
+    A real package of that name is left alone.
     """
-    if not IN_CHECKOUT:
-        return
     for name in ("datasets", "algorithms"):
         if name in sys.modules:
             continue
         spec = PathFinder.find_spec(name)
-        if spec is not None and spec.origin is None and _only_ours(list(spec.submodule_search_locations or ()), name):
+        if spec is not None and spec.origin is None and _only_ours(list(spec.submodule_search_locations or ())):
             sys.modules[name] = None  # type: ignore[assignment]
 
 
-def _only_ours(locations: list[str], name: str) -> bool:
-    return {Path(place).resolve() for place in locations} == {_CHECKOUT / name}
+def _only_ours(locations: list[str]) -> bool:
+    """Say whether folders are of checkouts of this project, of ours or of one that is installed beside a copy of it."""
+    return bool(locations) and all((Path(place).parent / "bench" / "_paths.py").is_file() for place in locations)

@@ -11,12 +11,13 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from bench.status import TrialStatus, cells, counts, work_left
+from bench.status import QUEUED, SHOWN, TrialStatus, cells, counts, work_left
 from bench.store import Run, State
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ REFRESH_SECONDS = 2.0
 """How often `status --watch` looks."""
 _ETA_SECONDS = 5.0
 _MOST_SHOWN = 12
+_SILENT_SECONDS = 60.0
+_STILL_SECONDS = 600.0
+_PAST = {"preempted": "preempted", "killed": "killed", "time": "out of time", "oom": "out of memory"}
 
 
 def say(text: str) -> None:
@@ -82,8 +86,8 @@ def duration(seconds: float) -> str:
 
 def tally(numbers: Mapping[str, int]) -> str:
     """Word counts by state: "3 done, 1 failed"; states without trials are left out."""
-    order = (State.DONE, State.FAILED, State.RUNNING, State.LOST, State.PENDING)
-    return ", ".join(f"{numbers[state]} {state.value}" for state in order if numbers.get(state)) or "none"
+    order = ("done", "failed", "running", "lost", "cancelled", QUEUED, "pending")
+    return ", ".join(f"{numbers[name]} {name}" for name in order if numbers.get(name)) or "none"
 
 
 def where(trial: TrialStatus) -> str:
@@ -97,30 +101,67 @@ def where(trial: TrialStatus) -> str:
     return ", ".join([*words, *([doing] if doing != "training" else [])])
 
 
+def circumstances(trial: TrialStatus, now: float) -> str:
+    """Word where a running trial runs, when it was last heard of, and what happened to its earlier attempts."""
+    words = [f"on {trial.node}"] if trial.node else []
+    silent = now - float(trial.said.get("heartbeat") or now)
+    if silent >= _SILENT_SECONDS:
+        words.append(f"silent for {duration(silent)}")
+    still = now - float(trial.said.get("moved") or now)
+    if still >= _STILL_SECONDS:
+        words.append(f"no step for {duration(still)}")
+    return ", ".join([*words, *_earlier(trial)])
+
+
+def _earlier(trial: TrialStatus) -> list[str]:
+    """Word how earlier attempts ended: "preempted twice"."""
+    times = {1: "once", 2: "twice"}
+    return [
+        f"{_PAST.get(end, f'ended by {end}')} {times.get(n, f'{n} times')}" for end, n in sorted(trial.ends.items())
+    ]
+
+
 def table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
     """Lay out a plain table."""
     return str(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
 
 
-def status_text(trials: Sequence[TrialStatus]) -> str:
-    """Word the state of all trials: counts, algorithm × data set, what runs, what failed last."""
-    running = [trial for trial in trials if trial.state is State.RUNNING]
+def status_text(trials: Sequence[TrialStatus], now: float | None = None) -> str:
+    """Word the state of all trials: counts, algorithm × data set, what runs, what waits and why, what failed last."""
+    now = time.time() if now is None else now
+    running = [trial for trial in trials if trial.shown == State.RUNNING]
     parts = [f"{len(trials)} trials: {tally(counts(trials))}"]
     left = work_left(trials)
     if running and left:
         parts[0] += f"; about {duration(left / len(running))} left at the present pace"
-    states = [state for state in State if any(trial.state is state for trial in trials)]
-    rows = [[*key, *(numbers[state.value] for state in states)] for key, numbers in cells(trials).items()]
-    parts.append(table(rows, ["algorithm", "data set", *(state.value for state in states)]))
+    shown = [name for name in SHOWN if any(trial.shown == name for trial in trials)]
+    rows = [[*key, *(numbers[name] for name in shown)] for key, numbers in cells(trials).items()]
+    parts.append(table(rows, ["algorithm", "data set", *shown]))
     if running:
-        lines = [[trial.run.trial_id, trial.label, where(trial)] for trial in running[:_MOST_SHOWN]]
-        parts.append(table(lines, ["running", "", ""]) + _more(len(running)))
+        lines = [
+            [trial.run.trial_id, trial.label, where(trial), circumstances(trial, now)]
+            for trial in running[:_MOST_SHOWN]
+        ]
+        parts.append(table(lines, ["running", "", "", ""]) + _more(len(running)))
+    parts += _queue_text([trial for trial in trials if trial.shown == QUEUED])
     if any(trial.state is State.FAILED for trial in trials):
         parts.append(failures_text(trials, most=3))
-    lost = [trial for trial in trials if trial.state is State.LOST]
+    lost = [trial for trial in trials if trial.shown == State.LOST]
     if lost:
         parts.append(f"{len(lost)} lost: their processes died; launching again, or `rerun --failed`, goes on with them")
     return "\n\n".join(parts)
+
+
+def _queue_text(queued: Sequence[TrialStatus]) -> list[str]:
+    """Word why queued trials wait, the most frequent reasons first."""
+    if not queued:
+        return []
+    reasons = Counter(
+        trial.reason if trial.queued and trial.queued.waits else "turn in a running task" for trial in queued
+    )
+    again = sum(bool(trial.ends) for trial in queued)
+    words = ", ".join(f"{number} for {reason}" for reason, number in reasons.most_common(5))
+    return [f"queued: {words}" + (f"; {again} of them to go on at a checkpoint" if again else "")]
 
 
 def failures_text(trials: Sequence[TrialStatus], most: int | None = None) -> str:
@@ -128,12 +169,19 @@ def failures_text(trials: Sequence[TrialStatus], most: int | None = None) -> str
     failed = [trial for trial in trials if trial.state is State.FAILED]
     failed.sort(key=lambda trial: -float(trial.said.get("heartbeat", 0)))
     lines = [
-        f"failed: {trial.run.trial_id} {trial.label}\n  {trial.error_line}\n  {trial.run.error_path}"
+        f"failed{_kind(trial)}: {trial.run.trial_id} {trial.label}\n  {trial.error_line}\n  {trial.run.error_path}"
         for trial in failed[:most]
     ]
     if most is not None and len(failed) > most:
         lines.append(f"… {len(failed) - most} more: `sweep status --failed`")
     return "\n".join(lines)
+
+
+def _kind(trial: TrialStatus) -> str:
+    """Word the kind of a failure, and how often the trial was tried before."""
+    failure, earlier = trial.said.get("failure"), sum(trial.ends.values()) - 1
+    words = [str(failure)] if failure else []
+    return f" ({', '.join([*words, *([f'attempt {earlier + 1}'] if earlier > 0 else [])])})" if words else ""
 
 
 def watch(read: Callable[[], list[TrialStatus]]) -> None:

@@ -14,17 +14,23 @@ from pathlib import Path
 from typing import IO, Any
 
 
-def replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def replace(path: Path, write: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
     """Put a new file at `path` in one step: readers see the old content or the new, never a part.
 
     The bytes go to a temporary file in the same folder, are flushed to disk, then renamed over `path`.
+
+    Args:
+        path: where to.
+        write: writes the bytes into the open file it is given.
+        durable: wait until the disk has them. Where not, a machine that loses power may leave an empty file.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_UMASK)
         os.replace(name, path)
     except BaseException:
@@ -33,14 +39,14 @@ def replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Put `text` at `path` in one step."""
-    replace(path, lambda file: file.write(text.encode()))
+    replace(path, lambda file: file.write(text.encode()), durable=durable)
 
 
-def replace_json(path: Path, value: object) -> None:
+def replace_json(path: Path, value: object, *, durable: bool = True) -> None:
     """Put `value` as readable JSON at `path` in one step."""
-    replace_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+    replace_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n", durable=durable)
 
 
 def replace_lines(path: Path, values: list[dict[str, Any]]) -> None:
@@ -92,12 +98,17 @@ def share(folder: Path) -> None:
     folder.chmod(0o777 & ~_UMASK)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files and folders that a killed writer left in `folder`; young ones may still be in use."""
+def remove_leftovers(folder: Path, older: float = LEFTOVER_SECONDS) -> None:
+    """Delete the temporary files and folders that a killed writer left in `folder`.
+
+    Args:
+        folder: where to look; folders in it are not looked into.
+        older: seconds since they were written to; younger ones may still be in use.
+    """
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(FileNotFoundError):
             written = max(each.stat().st_mtime for each in (path, *path.glob("*")))
-            if time.time() - written > LEFTOVER_SECONDS:
+            if time.time() - written >= older:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -20,11 +20,16 @@ import torch
 from bench import train
 from bench.dataset import find_dataset
 from bench.errors import BenchError
+from bench.failures import of_exception
 from bench.images import ImageStore
 from bench.models import load_backbone
+from bench.process import WARNING
 from bench.registry import algorithms
 from bench.spec import Places, TrialSpec
 from bench.store import Attempt, Busy, Run, State, Superseded
+
+LOOK_SECONDS = 5.0
+"""How often a running trial looks whether somebody cancelled it."""
 
 
 def run_trial(folder: str, *, threads: int | None = None, device: str | None = None, parent: int | None = None) -> str:
@@ -39,23 +44,44 @@ def run_trial(folder: str, *, threads: int | None = None, device: str | None = N
         parent: process that must live on; when this process gets another parent the trial stops at its next step.
 
     Returns:
-        The state the trial is left in: "done", "failed", "pending" (stopped on request, has a checkpoint) or "running"
-        (another live process has it).
+        The state the trial is left in: "done", "failed", "pending" (stopped on request, has a checkpoint), "cancelled"
+        (the same, because somebody cancelled it) or "running" (another live process has it).
     """
     run = Run(Path(folder))
     if run.is_done:
         return State.DONE.value
+    if run.is_cancelled:
+        return State.CANCELLED.value
     try:
         attempt = run.claim()
     except Busy:
         return State.RUNNING.value
     try:
-        with _stop_on_signals() as signalled:
-            return _run(
-                attempt, threads, device, lambda: signalled() or (parent is not None and os.getppid() != parent)
-            )
+        with _stop_on_signals() as signalled, attempt.pulse():
+            return _run(attempt, threads, device, _Stop(attempt, signalled, parent))
     except Superseded:
         return State.RUNNING.value
+
+
+class _Stop:
+    """Says whether a trial should stop: a signal came, its parent is gone, or it was cancelled."""
+
+    def __init__(self, attempt: Attempt, signalled: Callable[[], bool], parent: int | None) -> None:
+        self._attempt = attempt
+        self._signalled = signalled
+        self._parent = parent
+        self._looked = time.monotonic()
+
+    def __call__(self) -> bool:
+        orphaned = self._parent is not None and os.getppid() != self._parent
+        return self._signalled() or orphaned or self._is_cancelled()
+
+    def _is_cancelled(self) -> bool:
+        """Look now and then: a look asks the file system, which may be far away."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return False
+        self._looked = time.monotonic()
+        return self._attempt.run.is_cancelled
 
 
 def prepare(spec: TrialSpec, places: Places, progress: Callable[[str], None]) -> None:
@@ -95,20 +121,20 @@ def _run(attempt: Attempt, threads: int | None, device: str | None, stop: Callab
         trial: train.Trial | None = None
         trial = train.build(spec, run.places, chosen, pulse)
         built = time.time()
-        train.run(trial, attempt, stop)
+        records = train.run(trial, attempt, stop)
         attempt.write_env(_environment(chosen, build_seconds=built - began, seconds=time.time() - began))
-        attempt.finish(spec.steps, spec.steps)
+        attempt.finish(records, spec.steps, spec.steps)
         return State.DONE.value
     except train.Stopped:
         attempt.release(trial.algorithm.updates if trial else 0, run.spec.steps)
-        return State.PENDING.value
+        return State.CANCELLED.value if run.is_cancelled else State.PENDING.value
     except Superseded:
         raise
     except BenchError as error:
-        attempt.fail(str(error) + "\n", str(error))
+        attempt.fail(str(error) + "\n", str(error), of_exception(error))
         return State.FAILED.value
     except Exception as error:
-        attempt.fail(traceback.format_exc(), f"{type(error).__name__}: {error}")
+        attempt.fail(traceback.format_exc(), f"{type(error).__name__}: {error}", of_exception(error))
         return State.FAILED.value
 
 
@@ -122,16 +148,27 @@ def _make_cuda_repeatable() -> None:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Note SIGTERM and SIGINT instead of dying of them; only the main thread may do so."""
+    """Note SIGTERM, SIGINT and Slurm's early warning instead of dying of them; only the main thread may do so.
+
+    Slurm signals every process of a job. Children that this process forks must not take its handler for theirs: in them
+    it does what the signal would have done without.
+    """
     asked = threading.Event()
+    ours = os.getpid()
 
     def note(number: int, frame: FrameType | None) -> None:
-        asked.set()
+        if os.getpid() == ours:
+            asked.set()
+        elif number != WARNING:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
-    listened = [each for each in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(each) is not signal.SIG_IGN]
+    listened = [
+        each for each in (signal.SIGTERM, signal.SIGINT, WARNING) if signal.getsignal(each) is not signal.SIG_IGN
+    ]
     before = {each: signal.signal(each, note) for each in listened}
     try:
         yield asked.is_set

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from bench.failures import Failure, RetryRule
 from bench.spec import Places, TrialSpec
 from bench.store import Busy, Run, State
 
@@ -116,15 +117,23 @@ def _ticking(progress: Progress) -> Iterator[None]:
         thread.join()
 
 
-def mark_dead(run: Run, how: str) -> State:
+def bury(run: Run, failure: Failure, how: str) -> State:
     """Write into the folder of a trial whose process is gone how it ended; give the state."""
     try:
-        attempt = run.claim()
+        attempt = run.claim(silent=failure)
     except Busy:
         return State.RUNNING
-    except OSError:
+    except OSError:  # a full disk must not end the sweep; the trial counts as failed all the same
         return State.FAILED
     log = run.log_path.read_text(errors="replace")[-4000:] if run.log_path.is_file() else ""
-    with contextlib.suppress(OSError):  # a full disk must not end the sweep; the trial counts as failed all the same
-        attempt.fail(f"{how}\n" + (f"\nThe last it said ({run.log_path.name}):\n{log}" if log else ""), how)
+    words = f"{how}\n" + (f"\nThe last it said ({run.log_path.name}):\n{log}" if log else "")
+    attempt.fail(words, how, failure, counted=True)
     return State.FAILED
+
+
+def retry_delay(run: Run, rule: RetryRule) -> float | None:
+    """Give the seconds to wait before a failed trial is run again; None where `rule` leaves it failed."""
+    said = run.look()[1]
+    failure, ends = Failure(said.get("failure", Failure.CODE)), said.get("ends") or {}
+    progressed = int(said.get("step", 0)) > int(said.get("began_at", 0))
+    return rule.delay(failure, ends) if rule.allows(failure, ends, progressed=progressed) else None

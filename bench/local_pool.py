@@ -10,15 +10,18 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
 from bench.errors import BenchError, SpecError
-from bench.launch import Progress, RunTrial, Say, Stopped, mark_dead
+from bench.failures import Failure, RetryRule, of_exit
+from bench.launch import Progress, RunTrial, Say, Stopped, bury, retry_delay
 from bench.machine import Layout, cpu_jobs, thread_variables, usable_cores, visible_gpus
+from bench.places import preparation
+from bench.process import WARNING, is_replaced
 from bench.spec import Places, TrialSpec
 from bench.store import Run, State
 
@@ -40,6 +43,10 @@ def trial_in_child(folder: str, *, threads: int | None, device: str | None) -> s
     return run_trial(folder, threads=threads, device=device, parent=os.getppid())
 
 
+_OVER = (State.DONE, State.FAILED, State.CANCELLED)
+_DEAF = (signal.SIGINT, signal.SIGTERM, WARNING)
+
+
 @dataclass
 class _Waiting:
     """A trial that is not running here."""
@@ -47,6 +54,8 @@ class _Waiting:
     run: Run
     starts: int = 0
     not_before: float = 0.0
+    heartbeat: float | None = None
+    again: bool = False
 
 
 @dataclass
@@ -72,12 +81,28 @@ class LocalPool:
         threads: int | None = None,
         device: str | None = None,
         max_failures: int | None = None,
+        retry: RetryRule | None = None,
+        leave_held: bool = False,
         trial: RunTrial = trial_in_child,
         preload: Sequence[str] = PRELOAD,
         grace: float = GRACE_SECONDS,
     ) -> None:
-        """Take the options of `sweep launch`; None = as the machine bears."""
+        """Take the options of `sweep launch`; None = as the machine bears.
+
+        Args:
+            jobs: trials at a time.
+            threads: CPU threads a trial.
+            device: torch's name of a device.
+            max_failures: stop after so many failed trials.
+            retry: which failures are tried again.
+            leave_held: do not wait for the end of trials that another process runs, once it has been seen to live.
+            trial: what runs a trial in a process of its own.
+            preload: modules that are imported once.
+            grace: seconds that stopped trials have to write checkpoints.
+        """
         self._asked = (jobs, threads)
+        self._retry = retry or RetryRule()
+        self._leave_held = leave_held
         self._device = device
         self._max_failures = max_failures
         self._trial = trial
@@ -87,6 +112,7 @@ class LocalPool:
         self._children: list[_Child] = []
         self._queue: list[_Waiting] = []
         self._n_failed = 0
+        self._replaced = False
         methods = multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
 
@@ -121,8 +147,7 @@ class LocalPool:
         """
         distinct = {}
         for spec, places in trials:
-            data = (spec.dataset, spec.backbone, spec.pretrained, spec.skip_bad_images)
-            distinct[data, spec.hparams.get("pool"), places] = (spec, places)
+            distinct[preparation(spec, places)] = (spec, places)
         for spec, places in distinct.values():
             say(f"preparing {spec.dataset} for {spec.backbone}")
             self._ask(_prepare, (spec, places), say)
@@ -131,15 +156,19 @@ class LocalPool:
         """Run trials until each is done or failed, here or by another launch of the same sweep.
 
         Raises:
-            Stopped: SIGINT or SIGTERM came; the running trials were given time to write checkpoints.
+            Stopped: SIGINT, SIGTERM or Slurm's warning came, and the running trials were given time to write
+                checkpoints; or Slurm has started this job anew elsewhere, and the other start has a trial of ours.
         """
         self._queue = [_Waiting(run) for run in runs]
+        self._replaced = False
         self._n_failed = 0
         limit = self._max_failures or sys.maxsize
         slots = self.layout.jobs
         with _Signals() as signals:
             try:
                 while (self._queue or self._children) and self._n_failed < limit and signals.first is None:
+                    if self._replaced:
+                        raise Stopped(signal.SIGTERM)
                     self._fill(slots, progress)
                     progress.tick()
                     self._wait(0.5)
@@ -155,8 +184,10 @@ class LocalPool:
         for waiting in [each for each in self._queue if each.not_before <= now]:
             if len(self._children) >= slots:
                 return
-            state = waiting.run.state()
-            if state in (State.DONE, State.FAILED):
+            state, said = waiting.run.look()
+            if state is State.FAILED and waiting.again:
+                state = _reset(waiting)
+            if state in _OVER or (state is State.RUNNING and self._leaves(waiting, said)):
                 self._queue.remove(waiting)
                 self._over(waiting.run, state, progress)
             elif state is State.RUNNING:
@@ -164,6 +195,11 @@ class LocalPool:
             else:
                 self._queue.remove(waiting)
                 self._start(waiting, progress)
+
+    def _leaves(self, waiting: _Waiting, said: Mapping[str, Any]) -> bool:
+        """Say whether a trial that another process holds is left to it: yes, once its heartbeat has moved."""
+        before, waiting.heartbeat = waiting.heartbeat, said.get("heartbeat", 0.0)
+        return self._leave_held and before not in (None, waiting.heartbeat)
 
     def _start(self, waiting: _Waiting, progress: Progress) -> None:
         used = {child.slot for child in self._children}
@@ -199,10 +235,15 @@ class LocalPool:
             child.process.join()
             self._children.remove(child)
             state = self._verdict(child, stopping)
-            if state in (State.DONE, State.FAILED) or stopping:
+            pause = HELD_SECONDS if state is State.RUNNING else 0.0
+            self._replaced |= state is State.RUNNING and is_replaced(child.waiting.run.status())
+            again = retry_delay(child.waiting.run, self._retry) if state is State.FAILED and not stopping else None
+            if again is not None:
+                state, pause, child.waiting.again = State.PENDING, again, True
+            if state in _OVER or stopping:
                 self._over(child.waiting.run, state, progress)
             else:
-                child.waiting.not_before = time.monotonic() + (HELD_SECONDS if state is State.RUNNING else 0)
+                child.waiting.not_before = time.monotonic() + pause
                 self._queue.append(child.waiting)
                 progress.ended(child.waiting.run, state)
             child.process.close()
@@ -211,12 +252,13 @@ class LocalPool:
         """Give the state a process left its trial in; if it died, write down how."""
         run, code = child.waiting.run, child.process.exitcode
         state = run.state()
-        if stopping or state in (State.DONE, State.FAILED, State.RUNNING):
+        if stopping or state in (*_OVER, State.RUNNING):
             return state
         if code:
-            return mark_dead(run, _how_it_ended(code))
+            return bury(run, of_exit(code, "") or Failure.KILLED, _how_it_ended(code))
         if child.waiting.starts >= MOST_STARTS:
-            return mark_dead(run, f"it stopped {MOST_STARTS} times without an end though nobody stopped the sweep")
+            how = f"it stopped {MOST_STARTS} times without an end though nobody stopped the sweep"
+            return bury(run, Failure.CODE, how)
         return state
 
     def _over(self, run: Run, state: State, progress: Progress) -> None:
@@ -265,6 +307,16 @@ class LocalPool:
             ours.close()
 
 
+def _reset(waiting: _Waiting) -> State:
+    """Make a failed trial that may be tried again pending; where the disk is still full, it stays failed."""
+    waiting.again = False
+    try:
+        waiting.run.reset(keep_ends=True)
+    except OSError:
+        return State.FAILED
+    return State.PENDING
+
+
 def _how_it_ended(code: int) -> str:
     if code >= 0:
         return f"its process ended with exit code {code}"
@@ -274,7 +326,7 @@ def _how_it_ended(code: int) -> str:
 
 
 class _Signals:
-    """Notes SIGINT and SIGTERM instead of dying of them; only in the main thread, as Python allows."""
+    """Notes SIGINT, SIGTERM and Slurm's warning instead of dying; only in the main thread, as Python allows."""
 
     def __init__(self) -> None:
         self.first: int | None = None
@@ -283,7 +335,7 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {each: signal.signal(each, self._note) for each in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {each: signal.signal(each, self._note) for each in _DEAF}
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -296,17 +348,17 @@ class _Signals:
 
 
 def _start_server(context: Any, preload: Sequence[str]) -> None:
-    """Start the fork server, deaf to Ctrl-C: its children get a terminal's SIGINT too, and are told by us instead."""
+    """Start the fork server, deaf to signals: a terminal and Slurm send them to every process; ours are told by us."""
     from multiprocessing import forkserver
 
     context.set_forkserver_preload(list(preload))
     in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in _DEAF} if in_main else {}
     try:
         forkserver.ensure_running()
     finally:
-        if in_main:
-            signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _work(trial: RunTrial, folder: str, threads: int, device: str | None, gpu: str | None, log: str) -> None:
@@ -339,8 +391,9 @@ def _answer(pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...])
 
 
 def _join_pool() -> None:
-    """Leave Ctrl-C to the parent, and stop when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C and Slurm's warning to the parent, and stop when it says so or is gone."""
+    for each in _DEAF:
+        signal.signal(each, signal.SIG_DFL if each == signal.SIGTERM else signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def follow() -> None:

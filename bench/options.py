@@ -20,6 +20,7 @@ _EXAMPLES = """examples:
   python -m bench.sweep status --watch
   python -m bench.sweep list algorithms CLIPood
 """
+_RETRY = "default: node, preempted, time, killed, oom and disk, each a few times"
 _LAUNCH_EXAMPLES = """The same command again runs only what is not done: that is how to resume.
 
 examples:
@@ -27,6 +28,7 @@ examples:
   python -m bench.sweep launch --algorithms ZeroShot ERM --datasets PACS VLCS --data-dir DATA --n-trials 2 --jobs 2
   python -m bench.sweep launch --algorithms ERM --datasets folder:pictures --hparams '{"lr": 1e-5}' --steps 200
   python -m bench.sweep launch sweeps/pacs_tiny.py --data-dir DATA --dry-run
+  python -m bench.sweep launch --algorithms ERM CLIPood --launcher slurm --partition gpu --time 4h --trials-per-task 3
 
 exit code: 0 all done, 1 a trial failed or is left, 2 the input is no good, 130 interrupted
 """
@@ -72,8 +74,16 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_rerun(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trials", metavar="TRIAL", nargs="*", help="beginnings of ids, or folders; done ones run anew")
     parser.add_argument("--failed", action="store_true", help="all that failed or were lost")
+    parser.add_argument("--max-attempts", type=_from_one, metavar="N", help="not those that were tried N times")
     _add_where(parser)
     _add_machine(parser)
+    _add_slurm(parser)
+
+
+def _add_cancel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trials", metavar="TRIAL", nargs="*", help="beginnings of ids, or folders")
+    parser.add_argument("--all", action="store_true", help="all that are not done")
+    _add_where(parser)
 
 
 def _add_delete(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +153,7 @@ def _add_launch(parser: argparse.ArgumentParser) -> None:
     places("--cache", metavar="DIR", help="decoded and rendered images (default: the user's cache folder)")
     _add_where(parser, "default: the sweep file's name, else default")
     _add_machine(parser)
+    _add_slurm(parser)
     parser.add_argument("--first", type=_from_one, metavar="N", help="only the first N trials")
     parser.add_argument("--dry-run", action="store_true", help="show trials, hparams and time; write nothing")
     _add_yes(parser)
@@ -160,11 +171,56 @@ def _add_machine(parser: argparse.ArgumentParser, *, pool: bool = True) -> None:
             "--jobs",
             type=_from_one,
             metavar="N",
-            help="trials at a time (default: one a GPU; on the CPU as cores allow)",
+            help="trials at a time, on Slurm in a task (default: one a GPU; on the CPU as cores allow)",
         )
-        add("--max-failures", type=_from_one, metavar="N", help="stop after N failed trials (default: never)")
+        add("--max-failures", type=_from_one, metavar="N", help="stop after N failed trials here (default: never)")
+        add("--retry", metavar="RULE", help=f"which failures are tried again, e.g. node,oom=2 or none ({_RETRY})")
     add("--threads", type=_from_one, metavar="N", help="CPU threads a trial (default: cores / jobs)")
     add("--device", type=_device, help="cpu, cuda, … (default: a GPU where there is one)")
+
+
+def _add_slurm(parser: argparse.ArgumentParser) -> None:
+    """Add what a Slurm cluster needs to know; `[slurm]` in clipbed.toml has the same names and gives defaults."""
+    group = parser.add_argument_group("Slurm (defaults: the table [slurm] of ./clipbed.toml, then the user's)")
+
+    def add(name: str, words: str, **options: Any) -> None:
+        group.add_argument(f"--{name}", f"--slurm-{name}", dest=name.replace("-", "_"), help=words, **options)
+
+    group.add_argument(
+        "--launcher",
+        choices=("auto", "local", "slurm"),
+        default="auto",
+        help="default: Slurm where a controller answers",
+    )
+    for name in ("partition", "account", "qos", "constraint"):
+        add(name, "as sbatch's", metavar="NAME")
+    add("exclude", "nodes to avoid", metavar="NODES")
+    add("time", "time limit of a task: minutes, 4h, 1-12:00:00 (default: the partition's)", metavar="TIME")
+    add("memory", "memory of a task, e.g. 32G (default: the cluster's)", metavar="SIZE")
+    add("cpus-per-trial", "CPUs, and threads of torch (default: 1)", type=_from_one, metavar="N")
+    add("gpus-per-trial", "GPUs of a task (default: 1 where the cluster has any)", type=_from_zero, metavar="N")
+    add("parallel", "tasks that may run at a time (default: as the cluster allows)", type=_from_one, metavar="N")
+    group.add_argument("--no-requeue", dest="requeue", action="store_false", default=None, help="not after preemption")
+    add("setup", "shell line before each task's command; may be given more than once", action="append", metavar="LINE")
+    add("sbatch", "further sbatch option; may be given more than once", action="append", metavar="KEY=VALUE")
+    packing = group.add_mutually_exclusive_group()
+    packing.add_argument(
+        "--trials-per-task", type=_from_one, metavar="N", help="run N trials after one another in a task"
+    )
+    packing.add_argument(
+        "--minutes-per-task",
+        type=float,
+        metavar="M",
+        help="fill tasks with M minutes of trials, by what finished ones took",
+    )
+    group.add_argument("--snapshot", action="store_true", help="run from a copy of the code, which you may then change")
+    group.add_argument(
+        "--no-prepare",
+        dest="prepare",
+        action="store_false",
+        help="no task that decodes the data before the trials start",
+    )
+    group.add_argument("--wait", action="store_true", help="follow the trials until all are over")
 
 
 def _add_yes(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +231,10 @@ def _from_one(words: str) -> int:
     if not words.isdecimal() or int(words) < 1:
         raise argparse.ArgumentTypeError(f"{words!r} is not a whole number from 1")
     return int(words)
+
+
+def _from_zero(words: str) -> int:
+    return 0 if words == "0" else _from_one(words)
 
 
 def _device(words: str) -> str:
@@ -198,6 +258,7 @@ _ADD_OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "status": _add_status,
     "run": _add_run,
     "rerun": _add_rerun,
+    "cancel": _add_cancel,
     "show": _add_trial,
     "logs": _add_trial,
     "delete_incomplete": _add_delete,

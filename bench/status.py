@@ -5,6 +5,7 @@ Reads through `bench.store` only and prints nothing. Estimates are for planning;
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +15,17 @@ from typing import Any
 
 from bench.dataset import find_dataset
 from bench.errors import BenchError
+from bench.slurm import Queued
 from bench.store import Run, State, find_runs
 
 SCHEMA = 1
 """Raised when the meaning of a key of `as_json` changes."""
 
 UNFINISHED = (State.PENDING, State.LOST, State.RUNNING)
+
+QUEUED = "queued"
+SHOWN = (State.PENDING.value, QUEUED, *(state.value for state in State if state is not State.PENDING))
+"""What a trial may be shown as, in the order of tables."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +37,49 @@ class TrialStatus:
         state: its state.
         spec: the stored spec as it is, of this version or another; empty if it cannot be read.
         said: what the latest attempt said of itself.
+        queued: its task in Slurm's queue, if it is in one.
     """
 
     run: Run
     state: State
     spec: Mapping[str, Any]
     said: Mapping[str, Any]
+    queued: Queued | None = None
 
     @classmethod
     def of(cls, run: Run, spec: Mapping[str, Any] | None = None) -> TrialStatus:
         """Read a run folder; `spec` saves reading what never changes."""
-        return cls(run, run.state(), spec if spec is not None else run.spec_json() or {}, run.status())
+        state, said = run.look()
+        return cls(run, state, spec if spec is not None else run.spec_json() or {}, said)
 
     def refreshed(self) -> TrialStatus:
         """Look again."""
         return TrialStatus.of(self.run, self.spec)
+
+    @property
+    def shown(self) -> str:
+        """The state, or "queued" for a trial that waits in Slurm's queue or for its turn within a task."""
+        over = (State.DONE, State.FAILED, State.CANCELLED)
+        if self.queued is None or self.state in over or (self.state is State.RUNNING and not self.queued.waits):
+            return self.state.value
+        return QUEUED
+
+    @property
+    def reason(self) -> str:
+        """Why a queued trial waits."""
+        if self.queued is None:
+            return ""
+        return self.queued.reason if self.queued.waits else f"its turn in task {self.queued.job}"
+
+    @property
+    def node(self) -> str:
+        """Node or host that it runs on, or ran on last."""
+        return str((self.said.get("slurm") or {}).get("node") or self.said.get("host") or "")
+
+    @property
+    def ends(self) -> Mapping[str, int]:
+        """How often earlier attempts ended in which way."""
+        return self.said.get("ends") or {}
 
     @property
     def sweep(self) -> str:
@@ -65,7 +99,7 @@ class TrialStatus:
     @property
     def kind(self) -> tuple[Any, ...]:
         """What makes trials take about the same time."""
-        return self.algorithm, self.dataset, self.spec.get("backbone"), self.spec.get("steps")
+        return kind_of(self.spec)
 
     @property
     def held_out(self) -> str:
@@ -111,6 +145,26 @@ def read_status(root: Path) -> list[TrialStatus]:
     return [TrialStatus.of(run) for run in find_runs(root)]
 
 
+def with_queue(trials: Iterable[TrialStatus], queue: Mapping[Path, Queued] | None) -> list[TrialStatus]:
+    """Add what Slurm's queue says of trials; None where it could not be asked.
+
+    A trial whose heartbeat is young but whose job Slurm does not know any more is lost.
+    """
+    if queue is None:
+        return list(trials)
+    return [_with_task(trial, queue.get(trial.run.folder)) for trial in trials]
+
+
+def _with_task(trial: TrialStatus, task: Queued | None) -> TrialStatus:
+    gone = task is None and trial.state is State.RUNNING and "slurm" in trial.said
+    return dataclasses.replace(trial, queued=task, state=State.LOST if gone else trial.state)
+
+
+def kind_of(spec: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Give what makes trials take about the same time."""
+    return tuple(spec.get(name) for name in ("algorithm", "dataset", "backbone", "steps"))
+
+
 def domain_name(dataset: str, index: int) -> str:
     """Give the short name of a domain if the data set's declaration has it, else its index."""
     try:
@@ -122,9 +176,9 @@ def domain_name(dataset: str, index: int) -> str:
 
 def counts(trials: Iterable[TrialStatus]) -> dict[str, int]:
     """Count the trials by state; every state is there."""
-    numbers = {state.value: 0 for state in State}
+    numbers = dict.fromkeys(SHOWN, 0)
     for trial in trials:
-        numbers[trial.state.value] += 1
+        numbers[trial.shown] += 1
     return numbers
 
 
@@ -171,10 +225,11 @@ def as_json(root: Path, trials: Sequence[TrialStatus]) -> dict[str, Any]:
     """Give the status as plain values for scripts.
 
     Keys: `schema`; `root`; `total`; `counts` by state; `cells`, a list of {algorithm, dataset, and a count by state};
-    `running` and `failed`, lists of {trial, sweep, folder, algorithm, dataset, test_domains, trial_seed, hparams_seed}
-    with {step, steps, rate, eta_seconds, doing, host, pid} and {error, error_file}; `eta_seconds`, null if not known.
+    `running`, `queued` and `failed`, lists of {trial, sweep, folder, algorithm, dataset, test_domains, trial_seed,
+    hparams_seed, ends} with {step, steps, rate, eta_seconds, doing, host, node, pid, heartbeat}, {reason, job} and
+    {error, failure, error_file}; `lost` with {node, heartbeat}; `eta_seconds`, null if not known.
     """
-    running = [trial for trial in trials if trial.state is State.RUNNING]
+    running = [trial for trial in trials if trial.shown == State.RUNNING]
     left = work_left(trials)
     return {
         "schema": SCHEMA,
@@ -186,10 +241,25 @@ def as_json(root: Path, trials: Sequence[TrialStatus]) -> dict[str, Any]:
             for (algorithm, dataset), numbers in cells(trials).items()
         ],
         "running": [{**_identity(trial), **_progress(trial)} for trial in running],
+        "queued": [
+            {**_identity(trial), "reason": trial.reason, "job": trial.queued.job}
+            for trial in trials
+            if trial.shown == QUEUED and trial.queued
+        ],
         "failed": [
-            {**_identity(trial), "error": trial.error_line, "error_file": str(trial.run.error_path)}
+            {
+                **_identity(trial),
+                "error": trial.error_line,
+                "failure": trial.said.get("failure"),
+                "error_file": str(trial.run.error_path),
+            }
             for trial in trials
             if trial.state is State.FAILED
+        ],
+        "lost": [
+            {**_identity(trial), "node": trial.node, "heartbeat": trial.said.get("heartbeat")}
+            for trial in trials
+            if trial.shown == State.LOST
         ],
         "eta_seconds": None if left is None else round(left / max(1, len(running)), 1),
     }
@@ -202,6 +272,7 @@ def _identity(trial: TrialStatus) -> dict[str, Any]:
         "sweep": trial.sweep,
         "folder": str(trial.run.folder),
         **{name: trial.spec.get(name) for name in names},
+        "ends": dict(trial.ends),
     }
 
 
@@ -212,5 +283,6 @@ def _progress(trial: TrialStatus) -> dict[str, Any]:
         "steps": trial.steps,
         "rate": trial.rate,
         "eta_seconds": None if left is None else round(left, 1),
-        **{name: trial.said.get(name) for name in ("doing", "host", "pid")},
+        "node": trial.node,
+        **{name: trial.said.get(name) for name in ("doing", "host", "pid", "heartbeat")},
     }

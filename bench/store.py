@@ -1,20 +1,24 @@
 """Run folders: what a trial leaves on disk, who may write there, and what state it is in.
 
-`results/<sweep>/<trial_id>/` holds
+`results/<sweep>/places.json` says where this machine finds data and weights. `results/<sweep>/<trial_id>/` holds
 
     spec.json        the TrialSpec, written once
-    places.json      where this machine finds data and weights; may change between attempts
-    attempt.N        the claim of the N-th attempt: host, process, start
-    status.json      state, step, rate, heartbeat of the latest attempt
-    results.jsonl    the records (one evaluation of one predictor a line)
-    checkpoint.pt    model, optimizer and step of an unfinished trial
+    attempt.N        the claim of the N-th attempt: host, process, start; its last words where the disk is full
+    status.json      state, step, rate, heartbeat of the latest attempt, and how earlier ones ended
+    partial.jsonl    the records so far of an unfinished trial
+    checkpoint.pt    model, optimizer, step and records of an unfinished trial
+    results.jsonl    the records (one evaluation of one predictor a line); it appears when the trial is done
     predictions.npz  label and score of every test sample, at the last step
     env.json         versions, host, threads, times
     error.txt        traceback of a failed attempt
     log.txt          what attempts in a process of their own said on standard output and error; often absent
+    cancelled        somebody asked that the trial be stopped
 
 This is the only module that knows these names. The state is a pure function of the folder (and, for a process of this
-host, of whether it still lives).
+host or an earlier start of this Slurm job, of whether it still lives).
+
+A process that was taken for dead may live on and write. What it can do then is bounded: `results.jsonl` only ever
+appears whole, a checkpoint holds its own records, and the other files are for people; see docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -22,23 +26,30 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench import files
+from bench import files, places
 from bench.errors import Conflict, SpecError, UnknownName
+from bench.process import is_alive, this_process
 from bench.spec import Places, TrialSpec
 
-HEARTBEAT_SECONDS = 5.0
-_OF_THIS_MACHINE = ("host", "pid", "born", "heartbeat", "system")
+HEARTBEAT_SECONDS = 10.0
+"""How often a step that is done is noted at most."""
+PULSE_SECONDS = 30.0
+"""How often a process says that it lives, whatever it does."""
+_OF_THIS_MACHINE = ("host", "pid", "born", "heartbeat", "moved", "system", "slurm")
+_CLAIM_BYTES = 4096
+"""A claim takes a whole block, so that last words can be written over it where there is no room for a new file."""
 
-LOST_AFTER_SECONDS = 180.0
-"""A process of another host counts as lost when its heartbeat is older than this."""
+SILENT = "killed"
+"""How an attempt ended that did not say."""
 
 
 class State(StrEnum):
@@ -49,6 +60,7 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     LOST = "lost"
+    CANCELLED = "cancelled"
 
 
 class Busy(Exception):
@@ -67,15 +79,18 @@ class Run:
         self.folder = folder
 
     @classmethod
-    def create(cls, sweep: Path, spec: TrialSpec, places: Places) -> Run:
-        """Make the folder of `spec` below `sweep`, or open the one that is there, and note the places."""
-        run = cls(sweep / spec.trial_id)
-        run.folder.mkdir(parents=True, exist_ok=True)
-        if not run._path("spec.json").exists():
-            files.replace_json(run._path("spec.json"), spec.to_json())
-        if files.read_json(run._path("places.json")) != places.to_json():
-            files.replace_json(run._path("places.json"), places.to_json())
-        return run
+    def create(cls, sweep: Path, spec: TrialSpec, found: Places) -> Run:
+        """Make the folder of `spec` below `sweep`, or open the one that is there, and note where things are found."""
+        places.remember(sweep, [(spec, found)])
+        return cls(sweep / spec.trial_id).make(spec)
+
+    def make(self, spec: TrialSpec) -> Run:
+        """Make the folder and write `spec` into it, unless that was done."""
+        path = self._path("spec.json")
+        if not (path.is_file() and path.stat().st_size):  # a machine that lost power may have left an empty file
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.replace_json(path, spec.to_json(), durable=False)
+        return self
 
     @property
     def trial_id(self) -> str:
@@ -104,7 +119,7 @@ class Run:
     @property
     def places(self) -> Places:
         """Where this machine finds data and weights."""
-        return Places.from_json(files.read_json(self._path("places.json")) or {})
+        return places.recall(self.folder.parent, self.spec)
 
     def status(self) -> dict[str, Any]:
         """Give what the latest attempt said of itself; empty before the first."""
@@ -117,39 +132,33 @@ class Run:
         Args:
             now: Unix time to judge heartbeats by; the present by default.
         """
-        status = self.status()
-        said = status.get("state")
-        now = time.time() if now is None else now
-        if said == State.DONE:
-            return State.DONE if self._has_records else State.LOST
-        if self._is_claimed(since=status.get("attempt", 0), now=now):
-            return State.RUNNING
-        if said == State.RUNNING:
-            return State.RUNNING if _is_alive(status, now) else State.LOST
-        return State.FAILED if said == State.FAILED else State.PENDING
+        return self.look(now)[0]
 
-    def _is_claimed(self, since: int, now: float) -> bool:
-        """Whether a live process holds a claim newer than attempt `since` and has not said anything yet."""
-        latest = self._last_attempt()
-        claim = files.read_json(self._path(f"attempt.{latest}")) if latest > since else None
-        return isinstance(claim, dict) and _is_alive({**claim, "heartbeat": claim.get("claimed", 0)}, now)
+    def look(self, now: float | None = None) -> tuple[State, dict[str, Any]]:
+        """Give the state and what the latest attempt said of itself, reading each file once."""
+        said = self.status()
+        if self.is_done:
+            return State.DONE, said
+        names = self._names()
+        latest = _last_attempt(names)
+        if latest > int(said.get("attempt", 0)) or said.get("state") == State.RUNNING:
+            claim = files.read_json(self._path(f"attempt.{latest}"))
+            state, said = _judge(said, claim if isinstance(claim, dict) else {}, latest, now or time.time())
+        else:
+            state = _settled(said)
+        return (State.CANCELLED if "cancelled" in names and state is not State.RUNNING else state), said
 
     @property
     def is_done(self) -> bool:
-        """Whether the trial is finished."""
-        return self.status().get("state") == State.DONE and self._has_records
-
-    @property
-    def _has_records(self) -> bool:
-        """Whether there are records at all: a trial that said it was done and lost them must be run again."""
+        """Whether the trial is finished: its records are there, which appear whole or not at all."""
         try:
             return self._path("results.jsonl").stat().st_size > 0
         except OSError:
             return False
 
     def records(self) -> tuple[list[dict[str, Any]], int]:
-        """Read the records; give them and the number of torn or foreign lines that were skipped."""
-        return files.read_lines(self._path("results.jsonl"))
+        """Read the records, of an unfinished trial those so far; give them and the number of lines skipped as torn."""
+        return files.read_lines(self._path("results.jsonl" if self.is_done else "partial.jsonl"))
 
     def error(self) -> str | None:
         """Give the traceback of a failed attempt."""
@@ -178,10 +187,41 @@ class Run:
         """Where an attempt in a process of its own writes what libraries say."""
         return self._path("log.txt")
 
-    def reset(self) -> None:
-        """Forget a failed attempt, so that the trial is pending again; checkpoint and records stay."""
-        files.replace_json(self._path("status.json"), {"state": State.PENDING.value, "attempt": self._last_attempt()})
-        self._path("error.txt").unlink(missing_ok=True)
+    @property
+    def attempts(self) -> int:
+        """How often the trial has been claimed."""
+        return _last_attempt(self._names())
+
+    def cancel(self) -> None:
+        """Ask that the trial be stopped where it runs, with a checkpoint, and not be started."""
+        self._path("cancelled").touch()
+
+    def note_end(self, failure: str) -> None:
+        """Note why the attempt before gave the trial back, which it could not know."""
+        said = self.look()[1]
+        ends = dict(said.get("ends") or {})
+        ends[failure] = ends.get(failure, 0) + 1
+        files.replace_json(self._path("status.json"), {**said, "ends": ends, "failure": failure})
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody asked that the trial be stopped."""
+        return self._path("cancelled").exists()
+
+    def reset(self, *, keep_ends: bool = False) -> None:
+        """Make the trial pending again after a failure, a cancellation or its end; a checkpoint stays.
+
+        Args:
+            keep_ends: go on counting how its attempts end, for retries that must not be endless.
+        """
+        before = self.look()[1] if keep_ends else {}
+        kept: dict[str, Any] = {name: before[name] for name in ("ends", "step", "steps", "began_at") if name in before}
+        status = {**kept, "state": State.PENDING.value, "attempt": self.attempts}
+        if self.is_done:
+            os.replace(self._path("results.jsonl"), self._path("partial.jsonl"))
+        files.replace_json(self._path("status.json"), status)
+        for name in ("error.txt", "cancelled"):
+            self._path(name).unlink(missing_ok=True)
 
     def delete(self) -> None:
         """Remove the run folder with all it holds."""
@@ -210,27 +250,37 @@ class Run:
             files.replace_json(copy._path(name), {key: value[key] for key in value if key not in _OF_THIS_MACHINE})
         return copy
 
-    def claim(self) -> Attempt:
+    def claim(self, silent: str = SILENT) -> Attempt:
         """Claim the trial for this process.
+
+        Args:
+            silent: how the attempt before ended, if it did not say.
 
         Raises:
             Busy: a live attempt holds it.
         """
-        if self.state() is State.RUNNING:
+        state, said = self.look()
+        if state is State.RUNNING:
             raise Busy(self.trial_id)
-        number = self._last_attempt() + 1
+        number = self.attempts + 1
+        claim = {**this_process(), "claimed": time.time()}
         try:
             handle = os.open(self._path(f"attempt.{number}"), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             raise Busy(self.trial_id) from None
         with os.fdopen(handle, "w") as file:
-            json.dump({**_this_process(), "claimed": time.time()}, file)
-        files.remove_leftovers(self.folder)
-        return Attempt(self, number)
+            file.write(json.dumps(claim).ljust(_CLAIM_BYTES))
+        ends = dict(said.get("ends") or {})
+        if said.get("state") == State.RUNNING or number - 1 > int(said.get("attempt", 0)):
+            ends[silent] = ends.get(silent, 0) + 1
+        files.remove_leftovers(self.folder, older=0)  # whoever still writes them has been superseded just now
+        return Attempt(self, number, ends, int(said.get("step", 0)))
 
-    def _last_attempt(self) -> int:
-        numbers = (path.suffix[1:] for path in self.folder.glob("attempt.*"))
-        return max((int(number) for number in numbers if number.isdigit()), default=0)
+    def _names(self) -> set[str]:
+        try:
+            return set(os.listdir(self.folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
 
     def _path(self, name: str) -> Path:
         return self.folder / name
@@ -242,15 +292,25 @@ class Attempt:
 
     Every write first looks whether the claim of the next attempt exists, so that a process that was taken for dead and
     lives on stops before it can harm its successor.
+
+    Attributes:
+        run: the run folder.
+        number: 1 for the first attempt.
+        ends: how often earlier attempts ended in which way.
+        began_at: the step that the attempt before had reached.
     """
 
     run: Run
     number: int
+    ends: dict[str, int] = field(default_factory=dict)
+    began_at: int = 0
 
     def __post_init__(self) -> None:
         """Remember when the attempt began."""
         self._began = time.time()
         self._beat = 0.0
+        self._said: dict[str, Any] = {}
+        self._lock = threading.Lock()
 
     def check(self) -> None:
         """Raise Superseded if a newer attempt has claimed the trial."""
@@ -260,7 +320,7 @@ class Attempt:
     def beat(
         self, step: int, steps: int, *, doing: str = "training", rate: float | None = None, force: bool = False
     ) -> None:
-        """Say that the attempt lives and where it is; writes at most every few seconds.
+        """Say that the attempt gets on and where it is; writes at most every few seconds.
 
         Args:
             step: updates done.
@@ -271,40 +331,138 @@ class Attempt:
         """
         now = time.time()
         if force or now - self._beat >= HEARTBEAT_SECONDS:
-            self._beat = now
-            self._say(State.RUNNING, step=step, steps=steps, doing=doing, rate=rate)
+            self._said = {"step": step, "steps": steps, "doing": doing, "rate": rate, "moved": now}
+            self._say(State.RUNNING, durable=False, **self._said)
+
+    @contextlib.contextmanager
+    def pulse(self) -> Iterator[None]:
+        """Say now and then that this process lives, while the block does what takes long without a word."""
+        over = threading.Event()
+
+        def speak() -> None:
+            while not over.wait(PULSE_SECONDS / 3):
+                if time.time() - self._beat >= PULSE_SECONDS:
+                    try:
+                        self._say(State.RUNNING, durable=False, **self._said)
+                    except (Superseded, OSError):
+                        continue  # the main thread meets the same and knows what to do
+
+        thread = threading.Thread(target=speak, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def write_records(self, records: list[dict[str, Any]]) -> None:
-        """Put all records of the trial so far, in one step."""
+        """Put the records of the unfinished trial so far, for people to look at."""
         self.check()
-        files.replace_lines(self.run._path("results.jsonl"), records)
+        files.replace_lines(self.run._path("partial.jsonl"), records)
 
     def write_env(self, env: dict[str, Any]) -> None:
         """Put what is known of the machine and the versions."""
         self.check()
         files.replace_json(self.run._path("env.json"), env)
 
-    def finish(self, step: int, steps: int) -> None:
-        """Mark the trial done; the checkpoint and an earlier attempt's error go."""
+    def finish(self, records: list[dict[str, Any]], step: int, steps: int) -> None:
+        """Put all records, which makes the trial done; what only an unfinished one needs goes."""
+        self.check()
+        files.replace_lines(self.run._path("results.jsonl"), records)
         self._say(State.DONE, step=step, steps=steps, seconds=round(time.time() - self._began, 3))
-        for name in ("checkpoint.pt", "error.txt"):
+        for name in ("checkpoint.pt", "partial.jsonl", "error.txt", "cancelled"):
             self.run._path(name).unlink(missing_ok=True)
+        files.remove_leftovers(self.run.folder, older=0)
 
-    def fail(self, error: str, last_line: str) -> None:
-        """Mark the trial failed, with its traceback and the line to show."""
-        self.check()
-        files.replace_text(self.run._path("error.txt"), error)
-        self._say(State.FAILED, error=last_line)
+    def fail(self, error: str, last_line: str, failure: str = "code", *, counted: bool = False) -> None:
+        """Mark the trial failed. Where there is no room for that on the disk, the claim is written over with it.
 
-    def release(self, step: int, steps: int) -> None:
-        """Give the trial back unfinished, after a stop on request: it is pending and goes on at its checkpoint."""
-        self._say(State.PENDING, step=step, steps=steps)
+        Args:
+            error: traceback, for `error.txt`.
+            last_line: the line to show.
+            failure: kind of failure.
+            counted: the failure was an earlier attempt's, and is among `ends`.
+        """
+        if not counted:
+            self._count(failure)
+        details: dict[str, Any] = {"error": last_line, "failure": failure, **self._where()}
+        try:
+            self.check()
+            files.replace_text(self.run._path("error.txt"), error)
+            self._say(State.FAILED, **details)
+        except OSError:
+            self._last_words(State.FAILED, details)
 
-    def _say(self, state: State, **details: Any) -> None:
-        self.check()
-        status = {"state": state.value, "attempt": self.number, "heartbeat": time.time(), **_this_process(), **details}
-        said = {key: value for key, value in status.items() if value is not None}
-        files.replace_json(self.run._path("status.json"), said)
+    def release(self, step: int, steps: int, failure: str | None = None) -> None:
+        """Give the trial back unfinished: it is pending and goes on at its checkpoint.
+
+        Args:
+            step: updates done.
+            steps: updates to do.
+            failure: why, if not because somebody asked for it; counted.
+        """
+        if failure:
+            self._count(failure)
+        details: dict[str, Any] = {"step": step, "steps": steps, "failure": failure}
+        try:
+            self._say(State.PENDING, **details)
+        except OSError:
+            self._last_words(State.PENDING, details)
+
+    def _count(self, failure: str) -> None:
+        self.ends[failure] = self.ends.get(failure, 0) + 1
+
+    def _where(self) -> dict[str, Any]:
+        return {"step": self._said.get("step", self.began_at), "steps": self._said.get("steps")}
+
+    def _say(self, state: State, *, durable: bool = True, **details: Any) -> None:
+        with self._lock:
+            self.check()
+            now = time.time()
+            path = self.run._path("status.json")
+            files.replace_json(path, self._status(state, heartbeat=now, **details), durable=durable)
+            self._beat = now
+
+    def _status(self, state: State, **details: Any) -> dict[str, Any]:
+        ours = {"attempt": self.number, "ends": self.ends, "began_at": self.began_at}
+        status = {"state": state.value, **ours, **this_process(), **details}
+        return {key: value for key, value in status.items() if value not in (None, {})}
+
+    def _last_words(self, state: State, details: Mapping[str, Any]) -> None:
+        """Write over our own claim, in its own block: that needs no room."""
+        text = json.dumps(self._status(state, heartbeat=time.time(), **details))
+        with contextlib.suppress(OSError), self.run._path(f"attempt.{self.number}").open("r+b") as file:
+            file.write(text.encode()[:_CLAIM_BYTES].ljust(_CLAIM_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _judge(said: dict[str, Any], claim: dict[str, Any], latest: int, now: float) -> tuple[State, dict[str, Any]]:
+    """Judge an attempt that has claimed the trial and did not say how it ended, unless in its claim.
+
+    Args:
+        said: status.json.
+        claim: the newest claim.
+        latest: its number.
+        now: Unix time.
+    """
+    if "state" in claim:  # last words
+        return State(claim["state"]), claim
+    if latest > int(said.get("attempt", 0)) and is_alive({**claim, "heartbeat": claim.get("claimed", 0)}, now):
+        return State.RUNNING, {**said, **claim, "attempt": latest, "step": said.get("step", 0)}
+    if said.get("state") != State.RUNNING:
+        return _settled(said), said
+    return (State.RUNNING if is_alive(said, now) else State.LOST), said
+
+
+def _settled(said: Mapping[str, Any]) -> State:
+    """Give the state of a trial that nobody runs and that has no records; one that says it is done has lost them."""
+    return {"done": State.LOST, "failed": State.FAILED}.get(str(said.get("state")), State.PENDING)
+
+
+def _last_attempt(names: Iterable[str]) -> int:
+    numbers = (name.removeprefix("attempt.") for name in names if name.startswith("attempt."))
+    return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
 def find_runs(root: Path) -> list[Run]:
@@ -342,34 +500,3 @@ def _folders(root: Path) -> list[Path]:
             return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "born": _birth(os.getpid())}
-
-
-def _is_alive(status: dict[str, Any], now: float) -> bool:
-    if status.get("host") != socket.gethostname():
-        return now - float(status.get("heartbeat", 0)) < LOST_AFTER_SECONDS
-    pid = int(status.get("pid", 0))
-    return _exists(pid) and _birth(pid) == status.get("born")
-
-
-def _exists(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    with contextlib.suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-    return True
-
-
-def _birth(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot: tells a reused process number from the old process."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] == "Z" else int(fields[19])
-    except (OSError, IndexError, ValueError):
-        return None

@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import console
+from bench import console, places
 from bench.errors import BenchError, Conflict, RecordsMissing, SpecError
+from bench.failures import RetryRule
 from bench.launch import Launcher, Stopped
+from bench.launches import launches
 from bench.options import normalised, parser
 from bench.spec import Places, TrialSpec
-from bench.status import TrialStatus, as_json, counts, read_status, work_left
+from bench.status import QUEUED, TrialStatus, as_json, counts, read_status, with_queue
 from bench.store import Run, State, find_run, find_runs
 from bench.sweepfile import Sweep
 
@@ -61,25 +63,32 @@ def launch(options: argparse.Namespace) -> int:
 
     name, wanted = _wanted(options)
     folder = _sweep_folder(options, name)
-    places = _places(options)
+    found = _places(options)
     _check_writable(folder)
-    _check_writable(places.cache_folder(), "--cache")
-    planned = plan(wanted, places, say=console.say, render=not options.dry_run)[: options.first]
+    _check_writable(found.cache_folder(), "--cache")
+    planned = plan(wanted, found, say=console.say, render=not options.dry_run)[: options.first]
     runs = [Run(folder / each.spec.trial_id) for each in planned]
+    done = {run.folder for run in runs if run.is_done}
+    todo = [each for each, run in zip(planned, runs) if run.folder not in done]
+    on_slurm = _is_for_slurm(options)
     if options.dry_run:
-        specs = [each.spec for each in planned]
-        _show_plan(folder, [_as_planned(run, spec) for run, spec in zip(runs, specs)], specs, options)
+        from bench.preview import preview
+
+        preview(folder, planned, options, on_slurm=on_slurm)
         return 0
     _check_same_data(planned, runs, folder)
-    todo = [each for each, run in zip(planned, runs) if not run.is_done]
     if not todo:
         console.say(f"nothing to launch: all {len(runs)} trials are done")
         _show_where(folder)
         return 0
+    if on_slurm:
+        return _send([(each.spec, each.places) for each in todo], runs, folder, options)
     pool = _pool(options)
     pool.prepare([(each.spec, each.places) for each in todo], console.Seldom())
     layout = pool.layout
-    runs = [run if run.is_done else Run.create(folder, each.spec, each.places) for each, run in zip(planned, runs)]
+    places.remember(folder, [(each.spec, each.places) for each in todo])
+    for each in todo:
+        Run(folder / each.spec.trial_id).make(each.spec)
     console.say(f"{len(runs)} trials, {len(todo)} to run, {layout} → {folder}")
     return _carry_out(pool, layout.jobs, runs, folder)
 
@@ -95,10 +104,15 @@ def rerun(options: argparse.Namespace) -> int:
     held = [run for run in runs if run.state() is State.RUNNING]
     for run in held:
         console.say(f"{run.trial_id} is running; left alone")
-    runs = [run for run in runs if run not in held]
+    tried = [run for run in runs if options.max_attempts and run.attempts >= options.max_attempts]
+    if tried:
+        console.say(f"{len(tried)} trials were tried {options.max_attempts} times or more; left alone")
+    runs = [run for run in runs if run not in held and run not in tried]
     if not runs:
         console.say("nothing to run again")
         return 0
+    if _is_for_slurm(options):
+        return _send_again(runs, options)
     pool = _pool(options)
     pool.prepare([(run.spec, run.places) for run in runs], console.Seldom())
     layout = pool.layout
@@ -106,6 +120,18 @@ def rerun(options: argparse.Namespace) -> int:
         run.reset()
     console.say(f"{len(runs)} trials to run again, {layout}")
     return _carry_out(pool, layout.jobs, runs, _root(options))
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """Stop trials, and take them out of Slurm's queue; launching again goes on with them."""
+    from bench import slurm_sweep
+
+    if not options.trials and not options.all:
+        raise SpecError("cancel needs trials, or --all for all that are not done")
+    runs = [_find(options, trial) for trial in options.trials] or find_runs(_root(options))
+    number = slurm_sweep.cancel(runs, console.say)
+    console.say(f"{number} trials cancelled; those that run stop at their next step, with a checkpoint")
+    return 0
 
 
 def run_one(options: argparse.Namespace) -> int:
@@ -132,7 +158,7 @@ def status(options: argparse.Namespace) -> int:
         trials = read_status(root)
         if not trials:
             raise RecordsMissing(f"no trials in {root}: launch some, or say where with --output-dir and --name")
-        return trials
+        return _with_queue(trials)
 
     if options.json:
         console.say(json.dumps(as_json(root, read()), indent=1))
@@ -142,7 +168,9 @@ def status(options: argparse.Namespace) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             console.watch(read)
     else:
-        console.say(console.status_text(read()))
+        trials = read()
+        console.say(console.status_text(trials))
+        _warn_of_changed_code(trials)
     return 0
 
 
@@ -165,6 +193,11 @@ def logs(options: argparse.Namespace) -> int:
     """Print what a trial's processes said, and its error."""
     run = _find(options, options.trial)
     said = run.log_path.read_text(errors="replace") if run.log_path.is_file() else ""
+    if launches(run.folder.parent):
+        from bench.slurm_sweep import task_log
+
+        log = task_log(run)
+        said += f"{log}:\n{log.read_text(errors='replace')[-4000:]}" if log else ""
     console.say("\n".join(part for part in (said, run.error() or "") if part) or f"{run.trial_id} said nothing")
     return 0
 
@@ -222,11 +255,74 @@ def list_things(options: argparse.Namespace) -> int:
     return 0
 
 
+def _is_for_slurm(options: argparse.Namespace) -> bool:
+    """Say whether trials go to Slurm; on a machine without its commands this costs nothing."""
+    from bench import slurm_sweep
+
+    return slurm_sweep.is_wanted(options.launcher)
+
+
+def _send(trials: list[tuple[TrialSpec, Places]], runs: list[Run], folder: Path, options: argparse.Namespace) -> int:
+    """Send trials to Slurm; follow them if asked to. Give the exit code."""
+    from bench import slurm_sweep
+
+    number = slurm_sweep.launch(trials, folder, options, console.say)
+    if not number:
+        console.say("nothing to send: what is not done is in the queue or running")
+    if not options.wait:
+        where = f"--output-dir {shlex.quote(str(folder.parent))} --name {shlex.quote(folder.name)}"
+        console.say(f"follow them:  python -m bench.sweep status --watch {where}")
+        _show_where(folder)
+        return 0
+    try:
+        with console.progress([TrialStatus.of(run) for run in runs], len(runs)) as progress:
+            slurm_sweep.follow(folder, runs, progress)
+    except KeyboardInterrupt:
+        console.warn("not followed any more; the trials go on: `sweep status`, `sweep cancel --all`")
+        return 130
+    return _sum_up(runs, folder)
+
+
+def _send_again(runs: list[Run], options: argparse.Namespace) -> int:
+    code = 0
+    for folder, group in itertools.groupby(sorted(runs, key=lambda run: run.folder), lambda run: run.folder.parent):
+        again = list(group)
+        trials = [(run.spec, run.places) for run in again]
+        for run in again:
+            run.reset()
+        code = max(code, _send(trials, again, folder, options))
+    return code
+
+
+def _with_queue(trials: list[TrialStatus]) -> list[TrialStatus]:
+    """Ask Slurm about the trials that were sent to it and are not over."""
+    sweeps = _sent([trial.run for trial in trials if trial.state not in (State.DONE, State.FAILED)])
+    if not sweeps:
+        return trials
+    from bench.slurm_sweep import queue_of
+
+    return with_queue(trials, queue_of(sweeps))
+
+
+def _warn_of_changed_code(trials: list[TrialStatus]) -> None:
+    sweeps = _sent([trial.run for trial in trials if trial.shown in (QUEUED, State.RUNNING)])
+    if sweeps:
+        from bench.slurm_sweep import changed_code
+
+        for words in changed_code(sweeps):
+            console.warn(f"warning: {words}")
+
+
+def _sent(runs: list[Run]) -> list[Path]:
+    """Give the sweeps of `runs` from which anything was sent to Slurm."""
+    return [sweep for sweep in dict.fromkeys(run.folder.parent for run in runs) if launches(sweep)]
+
+
 def _carry_out(launcher: Launcher, jobs: int, runs: list[Run], folder: Path) -> int:
     """Run what is not done, show it, sum it up; give the exit code."""
     todo = [run for run in runs if not run.is_done]
     for run in todo:
-        if run.state() is State.FAILED:
+        if run.state() in (State.FAILED, State.CANCELLED):
             run.reset()
     try:
         with console.progress([TrialStatus.of(run) for run in runs], jobs) as progress:
@@ -251,42 +347,6 @@ def _sum_up(runs: list[Run], folder: Path) -> int:
 
 def _show_where(folder: Path) -> None:
     console.say(f"results: {folder}\ntable:   python -m bench.collect {shlex.quote(str(folder))} --format text")
-
-
-def _show_plan(folder: Path, trials: list[TrialStatus], specs: list[TrialSpec], options: argparse.Namespace) -> None:
-    """Print what a launch would do."""
-    from bench.machine import cpu_jobs
-
-    console.say(f"{folder}: {console.status_text(trials)}\n")
-    rows = []
-    by_method = itertools.groupby(sorted(specs, key=_method), key=_method)
-    for (algorithm, dataset), group in by_method:
-        for name, values in _distinct_hparams(list(group)).items():
-            shown = ", ".join(values[:6]) + (f", … ({len(values)} values)" if len(values) > 6 else "")
-            rows.append([algorithm, dataset, name, shown])
-            algorithm = dataset = ""
-    console.say(console.table(rows, ["algorithm", "data set", "hparam", "value"]))
-    jobs = options.jobs or cpu_jobs()
-    left = work_left(trials, [state for state in State if state is not State.DONE])
-    estimate = f"about {console.duration(left / jobs)} with {jobs} at a time" if left is not None else "not known yet"
-    console.say(f"\ntime to run what is not done: {estimate}\ndry run: nothing was written")
-
-
-def _distinct_hparams(specs: list[TrialSpec]) -> dict[str, list[str]]:
-    values: dict[str, dict[str, None]] = {"steps": {}, "evaluate_every": {}}
-    for spec in specs:
-        for name, value in {"steps": spec.steps, "evaluate_every": spec.evaluate_every, **spec.hparams}.items():
-            values.setdefault(name, {})[f"{value:.6g}" if isinstance(value, float) else str(value)] = None
-    return {name: list(each) for name, each in values.items()}
-
-
-def _method(spec: TrialSpec) -> tuple[str, str]:
-    return spec.algorithm, spec.dataset
-
-
-def _as_planned(run: Run, spec: TrialSpec) -> TrialStatus:
-    """Look at a trial whose folder may not exist yet."""
-    return TrialStatus.of(run, spec.to_json())
 
 
 def _wanted(options: argparse.Namespace) -> tuple[str, list[Sweep | TrialSpec]]:
@@ -318,7 +378,11 @@ def _pool(options: argparse.Namespace) -> Any:
     from bench.local_pool import LocalPool
 
     return LocalPool(
-        jobs=options.jobs, threads=options.threads, device=options.device, max_failures=options.max_failures
+        jobs=options.jobs,
+        threads=options.threads,
+        device=options.device,
+        max_failures=options.max_failures,
+        retry=RetryRule.parse(options.retry or ""),
     )
 
 
@@ -367,6 +431,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": status,
     "run": run_one,
     "rerun": rerun,
+    "cancel": cancel,
     "show": show,
     "logs": logs,
     "delete_incomplete": delete_incomplete,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import time
 from collections.abc import Callable
@@ -145,11 +146,11 @@ def build(spec: TrialSpec, places: Places, device: torch.device, pulse: Callable
     return Trial(spec, dataset, store, backbone, task, algorithm, batches, evaluator)
 
 
-def run(trial: Trial, attempt: Attempt, stop: Callable[[], bool]) -> None:
-    """Run a trial from its checkpoint, or from the start, to its end.
+def run(trial: Trial, attempt: Attempt, stop: Callable[[], bool]) -> list[dict[str, Any]]:
+    """Run a trial from its checkpoint, or from the start, to its end; give its records.
 
-    Records, checkpoint and predictions go to the run folder through `attempt`. A trial that was stopped or killed at any
-    moment and run again writes the same records as one that was not.
+    Checkpoint, predictions and the records so far go to the run folder through `attempt`. A trial that was stopped or
+    killed at any moment and run again gives the same records as one that was not.
 
     Raises:
         Stopped: `stop()` was true; a checkpoint has been written.
@@ -157,9 +158,7 @@ def run(trial: Trial, attempt: Attempt, stop: Callable[[], bool]) -> None:
     """
     spec, algorithm = trial.spec, trial.algorithm
     meter = Meter()
-    start = _restore(trial, attempt, meter)
-    mine = (record for record in attempt.run.records()[0] if record.get("trial") == spec.trial_id)
-    records = [record for record in mine if record["step"] <= start] if start else []
+    start, records = _restore(trial, attempt, meter)
     recorded = {record["step"] for record in records}
     clock = _Clock(start)
     drawn_from = trial.task if algorithm.uses_labelled else replace(trial.task, train=())
@@ -168,20 +167,22 @@ def run(trial: Trial, attempt: Attempt, stop: Callable[[], bool]) -> None:
         try:
             if _is_due(spec, step) and step not in recorded:
                 records += _evaluate(trial, attempt, step, meter)
-                attempt.write_records(records)
+                if step < spec.steps:
+                    attempt.write_records(records)
+            if step == spec.steps:
+                break
             if stop():
                 raise Stopped
         except Stopped:
-            _save(trial, attempt, step, meter)
+            _save(trial, attempt, step, meter, records)
             raise
-        if step == spec.steps:
-            return
         if clock.is_checkpoint_due(step):
-            clock.saved(_save(trial, attempt, step, meter))
+            clock.saved(_save(trial, attempt, step, meter, records))
         labelled, unlabeled = next(batches)
         torch.manual_seed(seed_hash(spec.run_seed, step))
         meter.add(algorithm.update(labelled, unlabeled or None))
         attempt.beat(step + 1, spec.steps, rate=clock.rate(step + 1))
+    return records
 
 
 def _is_due(spec: TrialSpec, step: int) -> bool:
@@ -212,37 +213,42 @@ def _write_predictions(trial: Trial, attempt: Attempt, evaluated: list[Evaluated
     files.replace(attempt.run.predictions_path, lambda file: np.savez_compressed(file, **arrays))
 
 
-def _save(trial: Trial, attempt: Attempt, step: int, meter: Meter) -> float:
-    """Write the checkpoint of a trial with `step` updates done; give the seconds it took."""
+def _save(trial: Trial, attempt: Attempt, step: int, meter: Meter, records: list[dict[str, Any]]) -> float:
+    """Write the checkpoint of a trial with `step` updates done; give the seconds it took.
+
+    The records go with it, so that it needs no other file, which a process taken for dead might have changed.
+    """
     began = time.monotonic()
     attempt.check()
     state = {
         "step": step,
         "algorithm": trial.algorithm.state_dict(),
         "meter": {"sums": {name: float(value) for name, value in meter.sums.items()}, "count": meter.count},
+        "records": json.dumps(records),
     }
     files.replace(attempt.run.checkpoint_path, lambda file: torch.save(state, file))
     return time.monotonic() - began
 
 
-def _restore(trial: Trial, attempt: Attempt, meter: Meter) -> int:
-    """Take the checkpoint back, if there is one that can be read; give the number of updates done."""
+def _restore(trial: Trial, attempt: Attempt, meter: Meter) -> tuple[int, list[dict[str, Any]]]:
+    """Take the checkpoint back, if there is one that can be read; give the number of updates done and the records."""
     path = attempt.run.checkpoint_path
     if not path.is_file():
-        return 0
+        return 0, []
     try:
         state = torch.load(path, weights_only=True, map_location=trial.backbone.device)
     except (RuntimeError, EOFError, pickle.UnpicklingError):  # a damaged disk; the trial starts anew
-        return 0
+        return 0, []
     try:
         trial.algorithm.load_state_dict(state["algorithm"])
+        records = json.loads(state["records"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise RunFailed(
             f"the checkpoint {path} does not fit this code ({type(error).__name__}: {error}); use the code that wrote "
             "it, or delete the file and run the trial again from its start"
         ) from error
     meter.sums, meter.count = dict(state["meter"]["sums"]), int(state["meter"]["count"])
-    return int(state["step"])
+    return int(state["step"]), records
 
 
 class _Clock:

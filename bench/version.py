@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from functools import cache
 
 from bench import __version__
 from bench._paths import IN_CHECKOUT, PACKAGE
 
+SNAPSHOT_FILE = "snapshot.txt"
+"""File in the package folder of a snapshot (`bench.snapshot`): the version of the code that it is a copy of."""
+
+CODE_FOLDERS = ("bench", "algorithms", "datasets")
+"""Folders of a checkout whose files decide results; what sweeps ask for is in each trial's spec."""
+
 
 @cache
 def code_version() -> str:
-    """Give the version, with the commit in a checkout and "-dirty" where its code has changes."""
-    if not IN_CHECKOUT:
-        return __version__
-    commit = _git("rev-parse", "--short=10", "HEAD")
+    """Give the version, with the commit in a checkout, and what tells its changes from other changes.
+
+    Returns:
+        The bare version of an installed wheel, "0.1.0+g<commit>" of a clean checkout, and "…-dirty.<8 digits>" where code
+        differs from the commit: the digits are of the changed files and of the untracked Python files. A snapshot gives
+        what it was taken from.
+    """
+    return current_version()
+
+
+def current_version() -> str:
+    """Give the version of the code as it lies on the disk now, which `code_version` remembers from its first call."""
+    try:
+        return (PACKAGE / SNAPSHOT_FILE).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        pass
+    commit = _git("rev-parse", "--short=10", "HEAD").strip() if IN_CHECKOUT else ""
     if not commit:
         return __version__
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "bench", "algorithms", "datasets")
-    return f"{__version__}+g{commit}{'-dirty' if changed else ''}"
+    changed = _changed_files()
+    return f"{__version__}+g{commit}{f'-dirty.{_digest(changed)}' if changed else ''}"
+
+
+def _changed_files() -> list[str]:
+    """Find the files of the code folders that are not as in the commit, as paths in the checkout."""
+    status = _git("status", "--porcelain", "--no-renames", "--untracked-files=no", "-z", "--", *CODE_FOLDERS)
+    prefix = _git("rev-parse", "--show-prefix").strip("\n")  # status counts from the repository's top folder
+    tracked = (entry[3:].removeprefix(prefix) for entry in status.split("\0"))
+    patterns = (f":(glob){folder}/**/*.py" for folder in CODE_FOLDERS)
+    untracked = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *patterns).split("\0")
+    return sorted({name for name in (*tracked, *untracked) if name})
+
+
+def _digest(names: list[str]) -> str:
+    """Give eight digits over names and content; a deleted file counts by its name."""
+    hashed = hashlib.sha256()
+    for name in names:
+        path = PACKAGE.parent / name
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "deleted"
+        hashed.update(f"{name}\0{content}\n".encode(errors="surrogateescape"))
+    return hashed.hexdigest()[:8]
 
 
 def _git(*arguments: str) -> str:
+    """Run git on the checkout without touching its index; nothing where there is no git, or it says no."""
+    command = ["git", "--no-optional-locks", *arguments]
     try:
-        done = subprocess.run(["git", *arguments], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.stdout.decode(errors="surrogateescape") if done.returncode == 0 else ""

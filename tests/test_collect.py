@@ -60,7 +60,8 @@ def write_run(root: Path, algorithm: str, domain: int, trial: int = 0, *, state:
                 **values,
             }
         )
-    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    name = "results.jsonl" if state == "done" else "partial.jsonl"
+    (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 

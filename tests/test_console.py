@@ -59,8 +59,10 @@ def test_status_text_names_states_running_and_failures(mixed: list[Any]) -> None
 
 def test_status_json_has_stable_keys(mixed: list[Any], tmp_path: Path) -> None:
     value = json.loads(json.dumps(as_json(tmp_path, read_status(tmp_path))))
-    assert sorted(value) == ["cells", "counts", "eta_seconds", "failed", "root", "running", "schema", "total"]
-    assert value["counts"] == {"pending": 1, "running": 1, "done": 1, "failed": 1, "lost": 0}
+    keys = ["cells", "counts", "eta_seconds", "failed", "lost", "queued", "root", "running", "schema", "total"]
+    assert sorted(value) == keys
+    rest = {"lost": 0, "queued": 0, "cancelled": 0}
+    assert value["counts"] == {"pending": 1, "running": 1, "done": 1, "failed": 1, **rest}
     assert value["cells"][0]["algorithm"] == "FakeERM"
     (running,) = value["running"]
     assert (running["step"], running["rate"], running["eta_seconds"]) == (4, 2.0, 3.0)
@@ -133,4 +135,4 @@ def test_seldom_leaves_lines_out(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_counts_have_every_state() -> None:
-    assert set(counts([])) == {state.value for state in State}
+    assert set(counts([])) == {state.value for state in State} | {"queued"}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bench import local_pool, machine
+from bench.failures import RetryRule
 from bench.launch import InProcess, Stopped
 from bench.local_pool import LocalPool
 from bench.store import State
@@ -23,7 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pool(trial: Any, jobs: int = 2, **options: Any) -> LocalPool:
-    return LocalPool(jobs=jobs, threads=1, device="cpu", trial=trial, preload=(), **options)
+    rule = options.pop("retry", "none")
+    return LocalPool(
+        jobs=jobs, threads=1, device="cpu", retry=RetryRule.parse(rule), trial=trial, preload=(), **options
+    )
 
 
 def states(runs: list[Any]) -> list[str]:

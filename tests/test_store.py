@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from bench import process as process_of
 from bench import store
 from bench.errors import Conflict, SpecError, UnknownName
 from bench.spec import Places, TrialSpec
-from bench.store import LOST_AFTER_SECONDS, Busy, Run, State, Superseded, find_run, find_runs
+from bench.process import LOST_AFTER_SECONDS
+from bench.store import Busy, Run, State, Superseded, find_run, find_runs
 
 NOW = 1_000_000.0
 
@@ -105,7 +107,8 @@ def test_states_from_pending_to_done(run: Run) -> None:
     assert run.state() is State.RUNNING and run.status()["step"] == 3
     run.checkpoint_path.touch()
     attempt.write_records([{"step": 0}])
-    attempt.finish(10, 10)
+    assert run.records() == ([{"step": 0}], 0)
+    attempt.finish([{"step": 0}], 10, 10)
     assert run.state() is State.DONE and run.is_done
     assert run.records() == ([{"step": 0}], 0)
     assert not run.checkpoint_path.exists()
@@ -157,16 +160,16 @@ def test_dead_process_is_lost_and_can_be_followed(run: Run, dead_pid: int) -> No
 def test_reused_process_number_is_not_the_old_process(run: Run, living: subprocess.Popen[bytes]) -> None:
     run.claim().beat(5, 10, force=True)
     status = {**run.status(), "pid": living.pid}
-    say(run, **{**status, "born": store._birth(living.pid)})
+    say(run, **{**status, "born": process_of._birth(living.pid)})
     assert run.state() is State.RUNNING
-    say(run, **{**status, "born": store._birth(living.pid) - 1})
+    say(run, **{**status, "born": process_of._birth(living.pid) - 1})
     assert run.state() is State.LOST
 
 
 def test_process_that_ended_but_was_not_reaped_is_lost(run: Run) -> None:
     run.claim().beat(5, 10, force=True)
     process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    say(run, **{**run.status(), "pid": process.pid, "born": store._birth(process.pid)})
+    say(run, **{**run.status(), "pid": process.pid, "born": process_of._birth(process.pid)})
     assert run.state() is State.RUNNING
     process.stdin.close()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended and is a zombie now
@@ -205,21 +208,21 @@ def test_superseded_attempt_writes_nothing_more(run: Run, dead_pid: int) -> None
         lambda: old.beat(6, 10, force=True),
         lambda: old.write_records([{"step": 6}]),
         lambda: old.write_env({}),
-        lambda: old.finish(10, 10),
+        lambda: old.finish([{"step": 6}], 10, 10),
         lambda: old.fail("trace", "line"),
         lambda: old.release(6, 10),
     ):
         with pytest.raises(Superseded):
             write()
     assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
-    new.finish(10, 10)
+    new.finish([{"step": 0}], 10, 10)
     assert run.is_done
 
 
 def test_two_claims_at_one_moment_give_one_holder(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run.claim()
-    monkeypatch.setattr(Run, "_last_attempt", lambda self: 0)  # the second looked before the first had written
-    monkeypatch.setattr(Run, "state", lambda self, now=None: State.PENDING)
+    monkeypatch.setattr(Run, "attempts", 0)  # the second looked before the first had written
+    monkeypatch.setattr(Run, "look", lambda self, now=None: (State.PENDING, {}))
     with pytest.raises(Busy):
         Run(run.folder).claim()
     first.check()
@@ -233,7 +236,7 @@ def test_claim_clears_what_a_killed_writer_left(run: Run) -> None:
 
 
 def test_torn_records_and_status_are_survived(run: Run) -> None:
-    (run.folder / "results.jsonl").write_text('{"step": 0}\nnonsense\n{"step": 5')
+    (run.folder / "partial.jsonl").write_text('{"step": 0}\nnonsense\n{"step": 5')
     assert run.records() == ([{"step": 0}], 2)
     for torn in ("", '{"state": "done"', "[]", '"done"'):
         (run.folder / "status.json").write_text(torn)
@@ -270,8 +273,7 @@ def test_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
 
 def test_a_done_trial_without_records_is_lost_and_may_be_run_again(run: Run) -> None:
     attempt = run.claim()
-    attempt.write_records([{"step": 0}])
-    attempt.finish(1, 1)
+    attempt.finish([{"step": 0}], 1, 1)
     assert run.is_done
     (run.folder / "results.jsonl").write_text("")
     assert not run.is_done and run.state() is State.LOST
@@ -280,8 +282,7 @@ def test_a_done_trial_without_records_is_lost_and_may_be_run_again(run: Run) -> 
 
 def test_publishing_other_records_of_a_trial_is_refused(run: Run, tmp_path: Path) -> None:
     attempt = run.claim()
-    attempt.write_records([{"step": 0}])
-    attempt.finish(1, 1)
+    attempt.finish([{"step": 0}], 1, 1)
     assert run.publish(tmp_path / "shown").records() == run.records()
     run.publish(tmp_path / "shown")  # the same again is no conflict
     (run.folder / "results.jsonl").write_text('{"step": 1}\n')

@@ -81,7 +81,7 @@ def test_records_written_after_the_checkpoint_are_written_anew(make_run: Callabl
     with pytest.raises(train.Stopped):
         train.run(trial, attempt, lambda: trial.algorithm.updates >= 1)
     attempt.release(1, 4)
-    (cut.folder / "results.jsonl").write_bytes(results(whole)[:-20])
+    (cut.folder / "partial.jsonl").write_bytes(results(whole)[:-20])
     assert run(cut) == "done"
     assert results(cut) == results(whole)
 
@@ -259,7 +259,7 @@ def test_a_diverged_training_fails_instead_of_scoring(
     assert "training diverged" in one.status()["error"] and [record["step"] for record in one.records()[0]] == [0]
 
 
-def test_a_foreign_line_among_the_records_is_dropped_on_resume(make_run: Callable[..., Run]) -> None:
+def test_what_another_attempt_wrote_among_the_partial_records_counts_for_nothing(make_run: Callable[..., Run]) -> None:
     whole, cut = make_run("ERM", sweep="whole"), make_run("ERM", sweep="cut")
     run(whole)
     attempt = cut.claim()
@@ -267,7 +267,7 @@ def test_a_foreign_line_among_the_records_is_dropped_on_resume(make_run: Callabl
     with pytest.raises(train.Stopped):
         train.run(trial, attempt, lambda: trial.algorithm.updates >= 3)
     attempt.release(3, 4)
-    with (cut.folder / "results.jsonl").open("a") as file:
+    with (cut.folder / "partial.jsonl").open("a") as file:
         file.write('{"hello": "world"}\n{"trial": "torn')
     run(cut)
     assert results(cut) == results(whole)

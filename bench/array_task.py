@@ -1,0 +1,217 @@
+"""What a task of a Slurm array does: `python -m bench.array_task run FILE`, and, if that failed, `after FILE CODE`.
+
+`prepare FILE` is a task that reads and decodes data sets once, before the trials that need them.
+
+`run` is the job step: it runs the task's trials one after the other, each in a process of its own (`LocalPool`), so
+that start-up is paid once and one trial's end is not its neighbours'. `after` comes from the batch script when the step
+is gone: it says how each trial ended and puts the job back into the queue for what is left, if the retry rule allows.
+
+Slurm may start a task again at any time, after preemption, the loss of a node or a request. Both commands look at the
+run folders first and do what is left.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import slurm
+from bench.errors import BenchError, SpecError
+from bench.failures import Failure, RetryRule, advice, of_exit
+from bench.launch import Stopped, bury, retry_delay
+from bench.launches import Array
+from bench.local_pool import LocalPool
+from bench.places import mark_prepared
+from bench.process import WARNING, slurm_job
+from bench.resources import Resources
+from bench.store import Run, State
+from bench.version import code_version
+
+GO_ON = 75
+"""Exit code of a step that has more to do (EX_TEMPFAIL)."""
+
+_LOG_BYTES = 20_000
+_EARLY_SECONDS = 65
+_BEGIN = "clipbed: this start of the task begins"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; give its exit code."""
+    if len(arguments) < 2 or arguments[0] not in ("run", "prepare", "after"):
+        print("usage: python -m bench.array_task run|prepare FILE | after FILE CODE (Slurm calls it)", file=sys.stderr)
+        return 2
+    verb, path = arguments[0], Path(arguments[1])
+    try:
+        array, runs = _mine(path)
+        if verb == "prepare":
+            return _prepare(runs)
+        return _run(array, runs) if verb == "run" else _after(array, runs, int(arguments[2]))
+    except BenchError as error:
+        print(f"array_task: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+def _mine(path: Path) -> tuple[Array, list[Run]]:
+    """Read the array's file; give it and the trials of this task."""
+    array = Array.read(path)
+    index = os.environ.get("SLURM_ARRAY_TASK_ID", "")
+    if array is None or not index.isdigit() or int(index) >= len(array.tasks):
+        raise SpecError(f"{path} has no task {index!r}; it was changed after it was sent, so launch again")
+    return array, [Run(Path(array.sweep) / trial) for trial in array.tasks[int(index)]]
+
+
+def _run(array: Array, runs: list[Run]) -> int:
+    """Run the trials of this task; give 0 when nothing is left to do here."""
+    if array.code and code_version() != array.code:
+        _say(f"warning: the code has changed since the launch: {array.code} then, {code_version()} now")
+    rule = RetryRule.parse(array.retry)
+    for run in runs:
+        _note_earlier_start(run, rule)
+    pool = LocalPool(jobs=array.jobs, threads=array.threads, device=array.device, retry=rule, leave_held=True)
+    try:
+        pool.run(runs, _Lines())
+    except Stopped as stopped:
+        if stopped.number != WARNING:
+            return 128 + stopped.number
+        ending = Failure.TIME if _time_is_up() else Failure.PREEMPTED
+        for run in runs:
+            if run.status().get("slurm") == slurm_job() and run.state() is State.PENDING:
+                _count(run, ending, rule)
+        return GO_ON if _left(runs) else 0
+    return 0
+
+
+def _prepare(runs: list[Run]) -> int:
+    """Read and decode the data of trials."""
+    from bench.job import prepare
+
+    for run in runs:
+        prepare(run.spec, run.places, _say)
+        mark_prepared(run.spec, run.places)
+    return 0
+
+
+def _after(array: Array, runs: list[Run], code: int) -> int:
+    """Settle what a step left behind that ended with `code`; put the job back into the queue if there is more to do."""
+    if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+        return code  # somebody ended the job; Slurm starts it again where it was preempted
+    rule = RetryRule.parse(array.retry)
+    failure = of_exit(code, _log_of_this_start()) if code != GO_ON else None
+    for run in runs:
+        state, said = run.look()
+        if state in (State.LOST, State.PENDING) and failure and said.get("slurm") == slurm_job():
+            _settle(run, failure, f"its job step ended with exit code {code}: {advice(failure)}", rule)
+    left = _left(runs)
+    if not left:
+        return 0
+    if failure is None and code != GO_ON:
+        _say(f"the step ended with exit code {code}; {len(left)} trials are left for the next launch")
+        return code
+    job = slurm_job()
+    assert job is not None
+    _say(f"{len(left)} trials are left: back into the queue")
+    slurm.requeue(job["job"])
+    time.sleep(60)  # Slurm ends this script
+    return code
+
+
+def _note_earlier_start(run: Run, rule: RetryRule) -> None:
+    """Count why an earlier start of this job gave up a trial, or never said how it ended."""
+    state, said = run.look()
+    theirs, ours = said.get("slurm") or {}, slurm_job() or {}
+    if state not in (State.LOST, State.PENDING) or said.get("failure") or theirs.get("job") != ours.get("job"):
+        return
+    if int(theirs.get("restart", 0)) >= int(ours.get("restart", 0)):
+        return
+    failed = slurm.node_failed_since(str(theirs.get("node", "")), float(said.get("heartbeat", 0)))
+    failure = Failure.NODE if failed else Failure.PREEMPTED
+    if state is State.LOST:
+        _settle(run, failure, f"Slurm started its job again: {advice(failure)}", rule)
+    else:
+        _count(run, failure, rule)
+
+
+def _settle(run: Run, failure: Failure, how: str, rule: RetryRule) -> None:
+    """Write down how a trial's silent process ended; it is pending again if `rule` allows."""
+    if bury(run, failure, how) is State.FAILED and retry_delay(run, rule) is not None:
+        run.reset(keep_ends=True)
+
+
+def _count(run: Run, failure: Failure, rule: RetryRule) -> None:
+    """Count why a trial was given back; fail it where that has happened too often."""
+    run.note_end(failure)
+    if retry_delay(run, rule) is None:
+        ends = run.status().get("ends", {})
+        bury(run, failure, f"it was stopped {ends.get(failure, 1)} times: {advice(failure)}")
+
+
+def _left(runs: list[Run]) -> list[Run]:
+    return [run for run in runs if run.state() in (State.PENDING, State.LOST)]
+
+
+def _time_is_up() -> bool:
+    """Say whether the warning came because the time limit is near; Slurm may send it a minute early."""
+    began, limit, warning = (os.environ.get(f"CLIPBED_{name}", "") for name in ("BEGAN", "TIME", "WARNING"))
+    end = float(began) + 60 * float(limit) if began and limit else float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
+    return time.time() >= end - float(warning or 0) - _EARLY_SECONDS
+
+
+def _log_of_this_start() -> str:
+    """Give the end of this task's log, from where this start of the job began."""
+    path = os.environ.get("CLIPBED_LOG", "")
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_BYTES))
+            return file.read().decode(errors="replace").rpartition(_BEGIN)[2]
+    except OSError:
+        return ""
+
+
+class _Lines:
+    """Tells a log what happens."""
+
+    def started(self, run: Run) -> None:
+        _say(f"{run.trial_id} started")
+
+    def ended(self, run: Run, state: State) -> None:
+        _say(f"{run.trial_id} {state.value}")
+
+    def tick(self) -> None:
+        """Say nothing: trials speak for themselves in their folders."""
+
+
+def _say(text: str) -> None:
+    print(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}", flush=True)
+
+
+def script_lines(
+    python: str, array: Path, resources: Resources, *, prepares: bool = False
+) -> tuple[list[str], str, list[str]]:
+    """Give the batch script's lines: before the job step, the step's command, and after it.
+
+    Args:
+        python: command that starts Python.
+        array: the array's file.
+        resources: what the task asks for.
+        prepares: the step prepares data.
+    """
+    file, logs = shlex.quote(str(array)), shlex.quote(str(array.with_suffix("")))
+    limit = "" if resources.time is None else f"{resources.time:g}"
+    before = [
+        f'export CLIPBED_LOG={logs}/"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}_0_log.out"',
+        f'export CLIPBED_BEGAN="$(date +%s)" CLIPBED_TIME={limit} CLIPBED_WARNING={resources.warning_seconds}',
+        f'echo "{_BEGIN}"',
+    ]
+    if prepares:
+        return before, f"{python} -u -m bench.array_task prepare {file}", []
+    after = ["code=$?", f'[ "$code" -eq 0 ] || exec {python} -m bench.array_task after {file} "$code"']
+    return before, f"{python} -u -m bench.array_task run {file}", after
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

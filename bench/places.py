@@ -1,0 +1,55 @@
+"""Where a sweep's trials find their data and weights on this machine, and whether these have been prepared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench import files
+from bench.spec import Places, TrialSpec
+
+_FILE = "places.json"
+
+
+def remember(sweep: Path, trials: Iterable[tuple[TrialSpec, Places]]) -> None:
+    """Note in the folder of a sweep where its `trials` find things, once for all that share them."""
+    path = sweep / _FILE
+    known = files.read_json(path) or {}
+    now = {**known, **{_key(spec): places.to_json() for spec, places in trials}}
+    if now != known or not path.exists():
+        sweep.mkdir(parents=True, exist_ok=True)
+        files.replace_json(path, now)
+
+
+def recall(sweep: Path, spec: TrialSpec) -> Places:
+    """Give the places of a trial; none set where nothing was noted."""
+    known = files.read_json(sweep / _FILE) or {}
+    return Places.from_json(known.get(_key(spec)) or {})
+
+
+def _key(spec: TrialSpec) -> str:
+    return f"{spec.dataset}, {spec.backbone}, {spec.pretrained}"
+
+
+def mark_prepared(spec: TrialSpec, places: Places) -> None:
+    """Note in the cache folder that what this trial reads has been read and decoded."""
+    marker = _marker(spec, places)
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+
+
+def is_prepared(spec: TrialSpec, places: Places) -> bool:
+    """Say whether what this trial reads was decoded before; if it has changed since, trials decode it themselves."""
+    return _marker(spec, places).exists()
+
+
+def preparation(spec: TrialSpec, places: Places) -> tuple[str, ...]:
+    """Give what must be equal for two trials to need the same data prepared."""
+    pool = str(spec.hparams.get("pool", ""))
+    return spec.dataset, spec.backbone, spec.pretrained, str(spec.skip_bad_images), pool, str(places.to_json())
+
+
+def _marker(spec: TrialSpec, places: Places) -> Path:
+    name = hashlib.sha256("\n".join(preparation(spec, places)).encode()).hexdigest()[:16]
+    return places.cache_folder() / "prepared" / name

@@ -1,0 +1,58 @@
+"""What `sweep launch --dry-run` prints: trials by state, their hparams, what is sent to Slurm, the time it may take."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import console
+from bench.machine import cpu_jobs
+from bench.plan import Planned
+from bench.spec import TrialSpec
+from bench.status import TrialStatus, work_left
+from bench.store import Run, State
+
+
+def preview(folder: Path, planned: Sequence[Planned], options: argparse.Namespace, *, on_slurm: bool) -> None:
+    """Print what a launch would do; nothing is written."""
+    trials = [TrialStatus.of(Run(folder / each.spec.trial_id), each.spec.to_json()) for each in planned]
+    console.say(f"{folder}: {console.status_text(trials)}\n")
+    console.say(_hparams_table([each.spec for each in planned]))
+    if on_slurm:
+        from bench import slurm_sweep
+
+        todo = [(each.spec, each.places) for each, trial in zip(planned, trials) if trial.state is not State.DONE]
+        console.say("\n" + slurm_sweep.describe(slurm_sweep.plan(todo, folder, options), folder))
+    else:
+        console.say(_time_here(trials, options.jobs or cpu_jobs()))
+    console.say("dry run: nothing was written")
+
+
+def _time_here(trials: Sequence[TrialStatus], jobs: int) -> str:
+    left = work_left(trials, [state for state in State if state is not State.DONE])
+    estimate = f"about {console.duration(left / jobs)} with {jobs} at a time" if left is not None else "not known yet"
+    return f"\ntime to run what is not done: {estimate}"
+
+
+def _hparams_table(specs: Sequence[TrialSpec]) -> str:
+    rows = []
+    for (algorithm, dataset), group in itertools.groupby(sorted(specs, key=_method), key=_method):
+        for name, values in _distinct_hparams(list(group)).items():
+            shown = ", ".join(values[:6]) + (f", … ({len(values)} values)" if len(values) > 6 else "")
+            rows.append([algorithm, dataset, name, shown])
+            algorithm = dataset = ""
+    return console.table(rows, ["algorithm", "data set", "hparam", "value"])
+
+
+def _distinct_hparams(specs: Sequence[TrialSpec]) -> dict[str, list[str]]:
+    values: dict[str, dict[str, None]] = {"steps": {}, "evaluate_every": {}}
+    for spec in specs:
+        for name, value in {"steps": spec.steps, "evaluate_every": spec.evaluate_every, **spec.hparams}.items():
+            values.setdefault(name, {})[f"{value:.6g}" if isinstance(value, float) else str(value)] = None
+    return {name: list(each) for name, each in values.items()}
+
+
+def _method(spec: TrialSpec) -> tuple[str, str]:
+    return spec.algorithm, spec.dataset
