@@ -28,7 +28,7 @@ from bench.launches import Array
 from bench.local_pool import LocalPool
 from bench.places import mark_prepared
 from bench.process import WARNING, slurm_job
-from bench.resources import Resources
+from bench.resources import WARNING_SECONDS
 from bench.store import Run, State
 from bench.version import code_version
 
@@ -36,7 +36,10 @@ GO_ON = 75
 """Exit code of a step that has more to do (EX_TEMPFAIL)."""
 
 _LOG_BYTES = 20_000
-_EARLY_SECONDS = 65
+_LATE_SECONDS = WARNING_SECONDS + 60
+"""How long before the limit its warning may come at most: Slurm looks now and then."""
+_EARLY_SECONDS = 2
+_OVER = "clipbed: nothing is left to do here"
 _BEGIN = "clipbed: this start of the task begins"
 
 
@@ -76,14 +79,28 @@ def _run(array: Array, runs: list[Run]) -> int:
     try:
         pool.run(runs, _Lines())
     except Stopped as stopped:
-        if stopped.number != WARNING:
-            return 128 + stopped.number
-        ending = Failure.TIME if _time_is_up() else Failure.PREEMPTED
-        for run in runs:
-            if run.status().get("slurm") == slurm_job() and run.state() is State.PENDING:
-                _count(run, ending, rule)
-        return GO_ON if _left(runs) else 0
+        return _stopped(stopped.number, runs, rule)
+    _say(_OVER)
     return 0
+
+
+def _stopped(number: int, runs: list[Run], rule: RetryRule) -> int:
+    """Count why the task was stopped; give the step's exit code.
+
+    Slurm warns before the time limit and, where the site says so, before preemption. Without a warning the limit comes
+    as SIGTERM, which ends the batch script too: then nobody but this process can put the job back into the queue.
+    """
+    warned, time_is_up = number == WARNING, _time_is_up(within=_LATE_SECONDS if number == WARNING else 0)
+    if not warned and not time_is_up:
+        return 128 + number
+    for run in _concerned(runs, (State.PENDING,)):
+        _count(run, Failure.TIME if time_is_up else Failure.PREEMPTED, rule)
+    if not _left(runs):
+        _say(_OVER)
+        return 0
+    if not warned:
+        _requeue()
+    return GO_ON
 
 
 def _prepare(runs: list[Run]) -> int:
@@ -101,23 +118,28 @@ def _after(array: Array, runs: list[Run], code: int) -> int:
     if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
         return code  # somebody ended the job; Slurm starts it again where it was preempted
     rule = RetryRule.parse(array.retry)
-    failure = of_exit(code, _log_of_this_start()) if code != GO_ON else None
-    for run in runs:
-        state, said = run.look()
-        if state in (State.LOST, State.PENDING) and failure and said.get("slurm") == slurm_job():
-            _settle(run, failure, f"its job step ended with exit code {code}: {advice(failure)}", rule)
+    # a step that was killed by scancel may end with 0: what it left undone says that it did not end by itself
+    failure = of_exit(code or 128 + signal.SIGKILL, _log_of_this_start()) if code != GO_ON else None
+    for run in _concerned(runs, (State.LOST, State.PENDING)) if failure else ():
+        assert failure is not None
+        _settle(run, failure, f"its job step ended with exit code {code}: {advice(failure)}", rule)
     left = _left(runs)
     if not left:
         return 0
     if failure is None and code != GO_ON:
         _say(f"the step ended with exit code {code}; {len(left)} trials are left for the next launch")
         return code
-    job = slurm_job()
-    assert job is not None
     _say(f"{len(left)} trials are left: back into the queue")
-    slurm.requeue(job["job"])
+    _requeue()
     time.sleep(60)  # Slurm ends this script
     return code
+
+
+def _requeue() -> None:
+    """Put this task back into the queue. By its index: one task of an array bears the array's own number."""
+    job = slurm_job()
+    assert job is not None
+    slurm.requeue(job["job"])
 
 
 def _note_earlier_start(run: Run, rule: RetryRule) -> None:
@@ -130,35 +152,45 @@ def _note_earlier_start(run: Run, rule: RetryRule) -> None:
         return
     failed = slurm.node_failed_since(str(theirs.get("node", "")), float(said.get("heartbeat", 0)))
     failure = Failure.NODE if failed else Failure.PREEMPTED
-    if state is State.LOST:
-        _settle(run, failure, f"Slurm started its job again: {advice(failure)}", rule)
-    else:
-        _count(run, failure, rule)
+    _settle(run, failure, f"Slurm started its job again: {advice(failure)}", rule)
+
+
+def _concerned(runs: list[Run], states: Sequence[State]) -> list[Run]:
+    """Give the unfinished trials that this start of the job has had; if it got to none, all that are left.
+
+    So a task that ends before its first trial is counted against its trials, and not started again without end.
+    """
+    looked = [(run, *run.look()) for run in runs]
+    left = [(run, said) for run, state, said in looked if state in states]
+    had = any(said.get("slurm") == slurm_job() for _, _, said in looked)
+    return [run for run, said in left if not had or said.get("slurm") == slurm_job()]
 
 
 def _settle(run: Run, failure: Failure, how: str, rule: RetryRule) -> None:
-    """Write down how a trial's silent process ended; it is pending again if `rule` allows."""
-    if bury(run, failure, how) is State.FAILED and retry_delay(run, rule) is not None:
+    """Write down how a trial's process ended, a silent one's or one that was given back; it stays if `rule` allows."""
+    if run.state() is State.PENDING:
+        _count(run, failure, rule, how)
+    elif bury(run, failure, how) is State.FAILED and retry_delay(run, rule) is not None:
         run.reset(keep_ends=True)
 
 
-def _count(run: Run, failure: Failure, rule: RetryRule) -> None:
+def _count(run: Run, failure: Failure, rule: RetryRule, how: str = "") -> None:
     """Count why a trial was given back; fail it where that has happened too often."""
     run.note_end(failure)
     if retry_delay(run, rule) is None:
-        ends = run.status().get("ends", {})
-        bury(run, failure, f"it was stopped {ends.get(failure, 1)} times: {advice(failure)}")
+        times = int(run.status().get("ends", {}).get(failure, 1))
+        bury(run, failure, how or f"it was stopped {times} time{'s' * (times != 1)}: {advice(failure)}")
 
 
 def _left(runs: list[Run]) -> list[Run]:
     return [run for run in runs if run.state() in (State.PENDING, State.LOST)]
 
 
-def _time_is_up() -> bool:
-    """Say whether the warning came because the time limit is near; Slurm may send it a minute early."""
-    began, limit, warning = (os.environ.get(f"CLIPBED_{name}", "") for name in ("BEGAN", "TIME", "WARNING"))
-    end = float(began) + 60 * float(limit) if began and limit else float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
-    return time.time() >= end - float(warning or 0) - _EARLY_SECONDS
+def _time_is_up(within: float) -> bool:
+    """Say whether this job's time limit is reached, or will be `within` so many seconds."""
+    job = slurm_job()
+    end = slurm.end_time(job["job"]) if job else None
+    return end is not None and time.time() >= end - within - _EARLY_SECONDS
 
 
 def _log_of_this_start() -> str:
@@ -189,27 +221,24 @@ def _say(text: str) -> None:
     print(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}", flush=True)
 
 
-def script_lines(
-    python: str, array: Path, resources: Resources, *, prepares: bool = False
-) -> tuple[list[str], str, list[str]]:
+def script_lines(python: str, array: Path, *, prepares: bool = False) -> tuple[list[str], str, list[str]]:
     """Give the batch script's lines: before the job step, the step's command, and after it.
 
     Args:
         python: command that starts Python.
         array: the array's file.
-        resources: what the task asks for.
         prepares: the step prepares data.
     """
     file, logs = shlex.quote(str(array)), shlex.quote(str(array.with_suffix("")))
-    limit = "" if resources.time is None else f"{resources.time:g}"
     before = [
         f'export CLIPBED_LOG={logs}/"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}_0_log.out"',
-        f'export CLIPBED_BEGAN="$(date +%s)" CLIPBED_TIME={limit} CLIPBED_WARNING={resources.warning_seconds}',
         f'echo "{_BEGIN}"',
     ]
     if prepares:
         return before, f"{python} -u -m bench.array_task prepare {file}", []
-    after = ["code=$?", f'[ "$code" -eq 0 ] || exec {python} -m bench.array_task after {file} "$code"']
+    # srun's exit code is no proof: it is 0 as well when the step was killed by scancel, or the node declared dead
+    over = f'tail -n 3 "$CLIPBED_LOG" | grep -qF {shlex.quote(_OVER)}'
+    after = ["code=$?", f'{over} || exec {python} -m bench.array_task after {file} "$code"']
     return before, f"{python} -u -m bench.array_task run {file}", after
 
 

@@ -13,10 +13,12 @@ that dies on the way leaves nothing that could not be told: what is queued is in
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -24,10 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import files
+from bench.errors import Conflict
 from bench.process import is_alive, this_process
 
 FOLDER = ".slurm"
 _POLL_SECONDS = 0.5
+_PULSE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +105,35 @@ class Launch:
             return launch
 
     def beat(self) -> None:
-        """Say that the launcher lives; called between arrays."""
+        """Say that the launcher lives; called before each array.
+
+        Raises:
+            Conflict: a later launch has begun, which took this one for dead.
+        """
+        if (self.folder.parent / f"{int(self.folder.name) + 1:04d}").exists():
+            raise Conflict(
+                f"another launch of {self.folder.parent.parent} has begun, since nothing was heard of this one for some "
+                "minutes; it sends what was left, so there is nothing to do here"
+            )
         files.replace_json(self.folder / "claim.json", {**this_process(), "heartbeat": time.time()})
+
+    @contextlib.contextmanager
+    def pulse(self) -> Iterator[None]:
+        """Say now and then that the launcher lives, while the block looks at thousands of trials."""
+        over = threading.Event()
+
+        def speak() -> None:
+            while not over.wait(_PULSE_SECONDS):
+                with contextlib.suppress(Conflict, OSError):  # the next array meets the same and says so
+                    self.beat()
+
+        thread = threading.Thread(target=speak, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def _is_over(self, patience: float) -> bool:
         """Say whether the launcher has sent everything, or is dead."""
@@ -147,7 +178,7 @@ def job_name(array: Path) -> str:
 def launches(sweep: Path) -> list[Launch]:
     """List the launches of a sweep, oldest first."""
     try:
-        names = sorted(name for name in os.listdir(sweep / FOLDER) if name.isdigit())
+        names = sorted((name for name in os.listdir(sweep / FOLDER) if name.isdigit()), key=int)
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [Launch(sweep / FOLDER / name) for name in names]

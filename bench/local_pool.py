@@ -266,7 +266,7 @@ class LocalPool:
         progress.ended(run, state)
 
     def _stop_children(self, signals: _Signals, progress: Progress) -> None:
-        """Ask all processes to stop, wait a little, kill the rest; a second signal kills at once."""
+        """Ask all processes to stop, wait a little, kill the rest; a second Ctrl-C kills at once."""
         for child in self._children:
             child.process.terminate()
         deadline = time.monotonic() + self._grace
@@ -344,7 +344,7 @@ class _Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.first = self.first or number
-        self.count += 1
+        self.count += number == signal.SIGINT  # Slurm sends SIGTERM twice and means it once
 
 
 def _start_server(context: Any, preload: Sequence[str]) -> None:

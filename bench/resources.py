@@ -62,8 +62,11 @@ class Resources:
 
     @property
     def warning_seconds(self) -> int:
-        """Seconds before the time limit at which trials are told to stop: a quarter of a short limit."""
-        return WARNING_SECONDS if self.time is None else int(min(WARNING_SECONDS, self.time * 60 / 4))
+        """Seconds before the time limit at which trials are told to stop. Slurm may be half a minute late with it."""
+        if self.time is None:
+            return WARNING_SECONDS
+        seconds = self.time * 60
+        return int(min(WARNING_SECONDS, max(60, seconds / 4), seconds * 3 / 4))
 
     def parameters(self) -> dict[str, Any]:
         """Give it as submitit calls it."""
@@ -78,7 +81,7 @@ class Resources:
             "constraint": self.constraint,
             "exclude": self.exclude,
             "time": None if self.time is None else max(1, -int(-self.time // 1)),
-            "mem": None if self.memory is None else f"{int(self.memory * 1024)}M",
+            "mem": None if self.memory is None else f"{max(1, int(self.memory * 1024))}M",
             "cpus_per_task": self.cpus,
             "gpus_per_node": self.gpus or None,
             "signal_delay_s": self.warning_seconds,
@@ -92,15 +95,15 @@ class Resources:
 
 
 _KEYS = tuple(field.name for field in dataclasses.fields(Resources))
-SCHEMA: dict[str, tuple[type, ...]] = {
+_VALUES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("partition", "account", "qos", "constraint", "exclude"), (str,)),
     **dict.fromkeys(("time", "memory"), (str, int, float)),
     **dict.fromkeys(("cpus", "gpus", "parallel"), (int,)),
     "requeue": (bool,),
     "setup": (list, str),
     "sbatch": (list, str),
-    "when": (list,),
 }
+SCHEMA: dict[str, Any] = {**_VALUES, "when": [{**dict.fromkeys(_WHEN, (str, list)), **_VALUES}]}
 """Keys of the `[slurm]` table and their types."""
 
 

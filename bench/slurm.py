@@ -70,7 +70,7 @@ def is_there() -> bool:
     if not all(shutil.which(command) for command in ("sbatch", "squeue", "scontrol")):
         return False
     try:
-        return "UP" in _run("scontrol", "ping")
+        return re.search(r"\b(is|are) \S*\bUP\b", _run("scontrol", "ping")) is not None
     except SlurmError:
         return False
 
@@ -97,7 +97,7 @@ def limits(qos: str | None = None) -> Limits:
     # indices of tasks must be below MaxArraySize; a controller holds MaxJobCount jobs of all users, so leave it half
     array = max(1, int(settings.get("MaxArraySize", "1001")) - 1)
     room = int(settings.get("MaxJobCount", "10000")) // 2
-    if "none" not in settings.get("AccountingStorageType", "none"):
+    if "slurmdbd" in settings.get("AccountingStorageType", ""):
         room = min(room, _submit_limit(qos))
     return Limits(array, max(1, room - len(_lines("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i"))))
 
@@ -146,6 +146,16 @@ def requeue(job: str) -> None:
         SlurmError: the job may not be requeued.
     """
     _run("scontrol", "requeue", job)
+
+
+def end_time(job: str) -> float | None:
+    """Give the Unix time at which a job's time limit ends it; None where it has none, or Slurm does not say."""
+    try:
+        said = _run("scontrol", "show", "job", job, environment={"SLURM_TIME_FORMAT": "%s"})
+    except SlurmError:
+        return None
+    found = re.search(r"\bEndTime=(\d+)", said)
+    return float(found[1]) if found else None
 
 
 def node_failed_since(node: str, moment: float) -> bool:

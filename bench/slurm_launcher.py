@@ -8,6 +8,9 @@ no file for each task but its log.
 
 from __future__ import annotations
 
+import contextlib
+import heapq
+import io
 import math
 import os
 import shlex
@@ -137,11 +140,22 @@ def _tasks(runs: Sequence[Run], packing: Packing, minutes: Minutes) -> Iterable[
 
 
 def _shares(sizes: Sequence[int], limits: Sequence[int | None]) -> list[int | None]:
-    """Divide each limit on parallel tasks among the arrays that it holds for, in proportion to their sizes."""
-    shares: list[int | None] = []
-    for size, limit in zip(sizes, limits):
-        alike = sum(other for other, its in zip(sizes, limits) if its == limit)
-        shares.append(None if limit is None else max(1, min(size, round(limit * size / alike))))
+    """Divide each limit on parallel tasks among the arrays that it holds for, in proportion to their sizes.
+
+    Every array gets one task at least, so where there are more arrays than tasks allowed, the sum is above the limit.
+    """
+    shares: list[int | None] = [None if limit is None else 1 for limit in limits]
+    for limit in {each for each in limits if each is not None}:
+        alike = [i for i, its in enumerate(limits) if its == limit]
+        waiting = [(-sizes[i] / 2, i, 1) for i in alike if sizes[i] > 1]
+        heapq.heapify(waiting)
+        for _ in range(limit - len(alike)):
+            if not waiting:
+                break
+            _, i, share = heapq.heappop(waiting)
+            shares[i] = share + 1
+            if share + 1 < sizes[i]:
+                heapq.heappush(waiting, (-sizes[i] / (share + 2), i, share + 1))
     return shares
 
 
@@ -160,12 +174,13 @@ def send(
 
     Raises:
         SpecError: sbatch refused one; those before it have been sent and stay.
+        Conflict: another launcher has taken this one for dead, and sends what is left.
     """
     numbers = []
     for batch in batches:
+        launch.beat()
         path = launch.next_array()
         _array(sweep, path, batch, settings).write(path)
-        launch.beat()
         numbers.append(_submit(path, batch, settings, after))
         what = "data sets to prepare" if batch.prepares else "trials"
         say(f"array {numbers[-1]}: {len(batch.tasks)} tasks, {sum(map(len, batch.tasks))} {what}")
@@ -205,7 +220,7 @@ def _executor(path: Path, batch: Batch, settings: Settings, after: str | None) -
     from submitit.slurm.slurm import SlurmExecutor
 
     python = shlex.quote(sys.executable)
-    before, command, teardown = script_lines(python, path, batch.resources, prepares=batch.prepares)
+    before, command, teardown = script_lines(python, path, prepares=batch.prepares)
     parameters: dict[str, Any] = batch.resources.parameters()
     setup = [*parameters.pop("setup"), *before]
     extra = parameters.pop("additional_parameters")
@@ -236,9 +251,10 @@ def _submit(path: Path, batch: Batch, settings: Settings, after: str | None) -> 
     path.with_suffix("").mkdir(parents=True, exist_ok=True)
     kept = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
     try:
-        with clean_env():  # sent from within a job, it would inherit that job's resources
+        # sent from within a job, it would inherit that job's resources; submitit prints what the error says too
+        with clean_env(), contextlib.redirect_stderr(io.StringIO()):
             os.environ.update(kept)
             return str(executor._submit_command(command).job_id)
     except FailedJobError as error:
         path.unlink(missing_ok=True)
-        raise SpecError(f"sbatch refused {path}: {str(error.__cause__ or error).strip()[-800:]}") from error
+        raise SpecError(f"sbatch refused {path.with_suffix('')}: {str(error).strip()[-800:]}") from error

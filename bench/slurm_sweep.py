@@ -112,9 +112,11 @@ def plan(trials: Sequence[Trial], folder: Path, options: argparse.Namespace) -> 
         retry=RetryRule.parse(options.retry or ""),
         code_folder=None,
     )
-    return Plan(
-        asked, batches(runs, packing, minutes, slurm.limits(qos)), _preparation(asked, options.prepare), settings
-    )
+    prepare = _preparation(asked, options.prepare)
+    most = slurm.limits(qos)
+    if prepare:
+        most = dataclasses.replace(most, tasks=max(1, most.tasks - len(prepare.tasks)))
+    return Plan(asked, batches(runs, packing, minutes, most), prepare, settings)
 
 
 def _preparation(trials: Iterable[tuple[Trial, Resources]], prepare: bool) -> Batch | None:
@@ -181,13 +183,14 @@ def launch(trials: Sequence[Trial], folder: Path, options: argparse.Namespace, s
     plan(trials, folder, options)  # bad options end here, before anything is claimed
     claimed = Launch.claim(folder)
     try:
-        queued = waiting(folder)
-        todo = [trial for trial in trials if _is_to_send(Run(folder / trial[0].trial_id), queued)]
-        held = len(trials) - len(todo)
-        if held:
-            say(f"{held} of {len(trials)} trials are in the queue or running")
+        with claimed.pulse():
+            queued = waiting(folder)
+            todo = [trial for trial in trials if _is_to_send(Run(folder / trial[0].trial_id), queued)]
+            held = len(trials) - len(todo)
+            if held:
+                say(f"{held} of {len(trials)} trials are in the queue or running")
+            code_folder = _send(plan(todo, folder, options), folder, options, claimed, say) if todo else None
         if todo:
-            code_folder = _send(plan(todo, folder, options), folder, options, claimed, say)
             claimed.finish(trials=len(todo), code=code_version(), snapshot=str(code_folder or ""))
     except BaseException as error:
         claimed.finish(error=f"{type(error).__name__}: {error}")

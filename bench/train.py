@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import time
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from bench.version import code_version
 SCHEMA = 1
 """Raised when the meaning of a record's keys changes."""
 
-CHECKPOINT_SECONDS = 15.0
+CHECKPOINT_SECONDS = float(os.environ.get("CLIPBED_CHECKPOINT_SECONDS", "15"))
 """A checkpoint is written at most this often, and so seldom that it costs two per cent of the time."""
 CHECKPOINT_SHARE = 0.02
 
