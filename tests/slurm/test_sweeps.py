@@ -160,20 +160,28 @@ def test_faults_of_every_kind_change_no_record_and_lose_no_trial(bench: Bench) -
     def job_of(said: dict[str, Any]) -> str:
         return str(said["slurm"]["job"])
 
-    hit = wait_running(bench, "slurm")
+    victims: set[str] = set()
+
+    def next_victim() -> dict[str, Any]:
+        """Give what a trial says of itself whose job nothing has happened to yet."""
+        said = wait_running(bench, "slurm", lambda said: job_of(said) not in victims)
+        victims.add(job_of(said))
+        return said
+
+    hit = next_victim()
     cluster.run("scontrol", "requeue", job_of(hit))
     injected.append("requeue")
     launcher.send_signal(signal.SIGSTOP)
 
-    hit = wait_running(bench, "slurm", lambda said: not said.get("ends"))
+    hit = next_victim()
     cluster.run("scancel", "--signal=KILL", f"{job_of(hit)}.0")
     injected.append("kill")
 
-    hit = wait_running(bench, "slurm", lambda said: not said.get("ends"))
+    hit = next_victim()
     cluster.end_in(job_of(hit), 60)
     injected.append("limit")
 
-    hit = wait_running(bench, "slurm", lambda said: not said.get("ends"))
+    hit = next_victim()
     node = hit["slurm"]["node"]
     cluster.kill_node_hard(node)
     cluster.declare_dead(node)
