@@ -80,6 +80,8 @@ def _run(array: Array, runs: list[Run]) -> int:
         pool.run(runs, _Lines())
     except Stopped as stopped:
         return _stopped(stopped.number, runs, rule)
+    if _left(runs):  # cancelled, and asked for again when their turn was over
+        return GO_ON
     _say(_OVER)
     return 0
 

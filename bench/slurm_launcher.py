@@ -219,6 +219,7 @@ def _executor(path: Path, batch: Batch, settings: Settings, after: str | None) -
     """Make submitit's writer of batch scripts for one array, and the command of its job steps."""
     from submitit.slurm.slurm import SlurmExecutor
 
+    path = path.resolve()  # a snapshot's tasks do not start in the folder that they are sent from
     python = shlex.quote(sys.executable)
     before, command, teardown = script_lines(python, path, prepares=batch.prepares)
     parameters: dict[str, Any] = batch.resources.parameters()

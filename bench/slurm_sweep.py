@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -121,14 +122,16 @@ def plan(trials: Sequence[Trial], folder: Path, options: argparse.Namespace) -> 
 
 def _preparation(trials: Iterable[tuple[Trial, Resources]], prepare: bool) -> Batch | None:
     """Make the array that prepares data: one task for each data set, backbone and cache that is not there yet."""
-    first: dict[Any, tuple[str, Resources]] = {}
+    first: dict[Any, str] = {}
+    asked = []
     for (spec, found), resources in trials:
         if prepare and not places.is_prepared(spec, found):
-            first.setdefault(places.preparation(spec, found), (spec.trial_id, resources))
+            first.setdefault(places.preparation(spec, found), spec.trial_id)
+            asked.append(resources)
     if not first:
         return None
-    resources = next(iter(first.values()))[1]
-    return Batch(resources=resources, tasks=tuple((trial,) for trial, _ in first.values()), prepares=True)
+    longest = max(asked, key=lambda each: math.inf if each.time is None else each.time)  # decoding may take long
+    return Batch(resources=longest, tasks=tuple((trial,) for trial in first.values()), prepares=True)
 
 
 def describe(planned: Plan, folder: Path) -> str:

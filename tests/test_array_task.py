@@ -13,6 +13,7 @@ import pytest
 
 from bench import array_task, slurm
 from bench.array_task import GO_ON, main, script_lines
+from bench.failures import RetryRule
 from bench.launch import Stopped
 from bench.launches import Array, Launch, job_name
 from bench.process import WARNING
@@ -37,7 +38,7 @@ class Task:
         monkeypatch.setattr(slurm, "requeue", self.requeued.append)
         monkeypatch.setattr(slurm, "node_failed_since", lambda node, moment: False)
         monkeypatch.setattr(slurm, "end_time", lambda job: self.end)
-        monkeypatch.setattr(array_task.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr("bench.array_task.time.sleep", lambda seconds: None)
         self.start(0)
 
     def start(self, restart: int, *, index: str = "1") -> None:
@@ -135,6 +136,19 @@ def test_a_step_runs_its_own_trials_and_has_nothing_left(task: Any) -> None:
     assert it.states() == ["done"] * 3
 
 
+def test_a_trial_that_is_asked_for_again_after_its_turn_is_not_forgotten(task: Any) -> None:
+    it = task(2)
+    it.runs[0].cancel()
+
+    def changed_their_mind(runs: list[Run]) -> None:
+        finish_all(runs[1:])
+        runs[0].reset()
+
+    assert it.step(changed_their_mind) == GO_ON
+    assert it.after(GO_ON) == GO_ON
+    assert it.requeued == ["50_1"]
+
+
 def test_a_step_runs_trials_in_processes_of_their_own(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.local_pool import LocalPool
 
@@ -144,7 +158,7 @@ def test_a_step_runs_trials_in_processes_of_their_own(task: Any, monkeypatch: py
         return LocalPool(**{**options, "device": "cpu"}, trial=fakes.die_second, preload=())
 
     monkeypatch.setattr(array_task, "LocalPool", make)
-    monkeypatch.setattr(array_task.RetryRule, "delay", lambda self, failure, ends: 0.0)
+    monkeypatch.setattr(RetryRule, "delay", lambda self, failure, ends: 0.0)
     assert main(["run", str(it.path)]) == 0
     assert it.states() == ["done", "failed", "done"]  # one trial's end is not its neighbours'
     assert it.ends(1) == {"killed": 3}  # once, and two retries
@@ -173,7 +187,9 @@ def test_a_warning_is_counted_as_preemption_and_the_step_asks_to_go_on(task: Any
     assert it.ends(0) == it.ends(1) == {"preempted": 1}
 
 
-@pytest.mark.parametrize(("seconds_left", "kind"), [(0, "time"), (100, "time"), (1000, "preempted"), (None, "preempted")])
+@pytest.mark.parametrize(
+    ("seconds_left", "kind"), [(0, "time"), (100, "time"), (1000, "preempted"), (None, "preempted")]
+)
 def test_a_warning_near_the_end_is_the_time_limit(task: Any, seconds_left: float | None, kind: str) -> None:
     it = task()
     it.end = None if seconds_left is None else time.time() + seconds_left
@@ -366,7 +382,9 @@ def test_the_reason_is_read_from_this_starts_part_of_the_log(task: Any) -> None:
     it = task()
     it.logged("slurmstepd: error: *** STEP 51.0 ON n0 CANCELLED AT 2026-01-01T00:00:00 DUE TO NODE FAILURE ***")
     it.start(1)
-    it.logged("slurmstepd: error: Detected 1 oom_kill event in StepId=51.0. Some of the step tasks have been OOM Killed.")
+    it.logged(
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=51.0. Some of the step tasks have been OOM Killed."
+    )
     vanish(it.runs[0])
     it.after(128 + signal.SIGKILL)
     assert it.ends() == {"oom": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_of_processes_that_claim_at_once_one_is_at_work_at_a_time(tmp_path: Path
         for path in tmp_path.glob("in.*")
     )
     assert len(spans) == 3
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:]))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
     assert sorted(os.listdir(tmp_path / FOLDER)) == ["0001", "0002", "0003"]
 
 
@@ -110,7 +111,7 @@ def test_a_launcher_that_was_taken_for_dead_notices_before_it_sends_more(tmp_pat
     first = Launch.claim(tmp_path)
     write_claim(first, host="elsewhere", age=LOST_AFTER_SECONDS + 1)
     second = Launch.claim(tmp_path)
-    with pytest.raises(Conflict, match="another launch of .* has begun"):
+    with pytest.raises(Conflict, match=r"another launch of .* has begun"):
         first.beat()
     second.beat()
 

@@ -19,6 +19,7 @@ from bench.errors import SpecError
 from bench.failures import RetryRule
 from bench.launches import Array, Launch, tasks_of_trials
 from bench.options import parser
+from bench.places import mark_prepared
 from bench.resources import Resources
 from bench.slurm import Limits, Queued, SlurmError
 from bench.slurm_launcher import Batch, Packing, Settings, _shares, batches, script, send, waiting
@@ -31,7 +32,7 @@ ROOMY = Limits(array=1000, tasks=10**6)
 SETTINGS = Settings(packing=Packing(), retry=RetryRule.parse("none,node"))
 
 COMMANDS = {
-    "sbatch": 'if [ -e refuse ]; then cat refuse >&2; exit 1; fi; n=$(ls -d sent.* 2>/dev/null | wc -l)\n'
+    "sbatch": "n=$(ls -d sent.* 2>/dev/null | wc -l)\n"
     'if [ "$n" -ge "$(cat most)" ]; then echo "sbatch: error: no more" >&2; exit 1; fi\n'
     'cp "$1" "sent.$n"; echo "Submitted batch job $((100 + n))"',
     "squeue": "cat queue",
@@ -41,7 +42,7 @@ COMMANDS = {
     "srun": "exit 0",
     "sacctmgr": "cat limits",
 }
-CONFIG = "Configuration data as of today\nMaxArraySize            = 11\nMaxJobCount = 10000\nAccountingStorageType   = (null)\n"
+CONFIG = "Configuration data\nMaxArraySize            = 11\nMaxJobCount = 10000\nAccountingStorageType   = (null)\n"
 
 
 @pytest.fixture
@@ -237,20 +238,39 @@ def test_a_snapshot_is_what_tasks_run_from(tmp_path: Path) -> None:
     assert f"export PYTHONPATH={tmp_path}/.code/abc" in text
 
 
+def test_a_task_that_starts_elsewhere_finds_its_file(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    slurm_sweep.launch(wanted(1), Path("results/sweep"), options("--snapshot"), lambda text: None)
+    text = (cluster / "sent.0").read_text()
+    (code,) = (tmp_path / "results" / "sweep" / ".code").iterdir()
+    assert f"--chdir={code}" in headers(text)
+    array = tmp_path / "results" / "sweep" / launches.FOLDER / "0001" / "array-0.json"
+    assert f"bench.array_task run {array}" in text
+    assert text.count("array-0") == text.count(str(array.with_suffix("")))
+
+
 # --- submission -------------------------------------------------------------------------------------------------------
 
 
 def test_arrays_are_written_before_they_are_sent_and_named_so_that_they_are_found(
     cluster: Path, tmp_path: Path
 ) -> None:
-    sweep, lines = tmp_path / "sweep", []
+    sweep = tmp_path / "sweep"
+    lines: list[str] = []
     launch = Launch.claim(sweep)
-    plan = [Batch(resources=Resources(), tasks=(("a", "b"), ("c",))), Batch(resources=Resources(cpus=2), tasks=(("d",),))]
+    plan = [
+        Batch(resources=Resources(), tasks=(("a", "b"), ("c",))),
+        Batch(resources=Resources(cpus=2), tasks=(("d",),)),
+    ]
     assert send(sweep, plan, SETTINGS, launch, lines.append, after="77") == ["100", "101"]
     names = [array.name for array in launches.arrays(sweep)]
     for i, name in enumerate(names):
         assert {f"--job-name={name}", "--dependency=afterany:77"} <= headers((cluster / f"sent.{i}").read_text())
-    assert tasks_of_trials(sweep) == {t: (names[k], i) for t, k, i in [("a", 0, 0), ("b", 0, 0), ("c", 0, 1), ("d", 1, 0)]}
+    assert tasks_of_trials(sweep) == {
+        t: (names[k], i) for t, k, i in [("a", 0, 0), ("b", 0, 0), ("c", 0, 1), ("d", 1, 0)]
+    }
     assert lines == ["array 100: 2 tasks, 3 trials", "array 101: 1 tasks, 1 trials"]
     (cluster / "queue").write_text(
         f"{names[0]}|100|0|RUNNING|None|n1\n{names[0]}|100|1|PENDING|Priority|\n{names[1]}|101|N/A|PENDING|Resources|\n"
@@ -279,7 +299,7 @@ def test_what_sbatch_refuses_is_said_once_and_is_not_taken_for_sent(
     (cluster / "most").write_text("1")
     launch = Launch.claim(tmp_path / "sweep")
     plan = [Batch(resources=Resources(), tasks=((name,),)) for name in "ab"]
-    with pytest.raises(SpecError, match="sbatch refused .*array-1: sbatch: error: no more"):
+    with pytest.raises(SpecError, match=r"sbatch refused .*array-1: sbatch: error: no more"):
         send(tmp_path / "sweep", plan, SETTINGS, launch, lambda text: None)
     assert list(tasks_of_trials(tmp_path / "sweep")) == ["a"]
     assert launch.next_array().name == "array-1.json"
@@ -360,6 +380,27 @@ def test_a_preparation_counts_among_the_tasks_that_may_be_submitted(cluster: Pat
     plan = slurm_sweep.plan(found, tmp_path / "sweep", chosen)
     assert plan.prepare is not None and len(plan.prepare.tasks) == 1
     assert sum(len(batch.tasks) for batch in plan.batches) <= 9
+
+
+def test_data_are_prepared_once_under_the_longest_limit(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clipbed.toml").write_text(
+        '[slurm]\ntime = "1h"\n[[slurm.when]]\nalgorithm = "FakeZero"\ntime = "9h"\ngpus = 2\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    chosen = options()
+    chosen.prepare = True
+    here = Places(cache=str(tmp_path / "cache"))
+    found = [(spec, here) for spec, _ in wanted(3)] + [(make_spec(algorithm="FakeZero"), here)]
+    found += [(make_spec(dataset="FakeIcons"), here)]
+    prepare = slurm_sweep.plan(found, tmp_path / "sweep", chosen).prepare
+    assert prepare is not None
+    assert prepare.tasks == ((found[0][0].trial_id,), (found[-1][0].trial_id,))
+    assert prepare.resources.time == 540
+    mark_prepared(*found[0])
+    mark_prepared(*found[-1])
+    assert slurm_sweep.plan(found, tmp_path / "sweep", chosen).prepare is None
 
 
 def test_the_dry_run_tells_arrays_tasks_and_what_is_not_known(cluster: Path, tmp_path: Path) -> None:
@@ -448,7 +489,9 @@ def test_a_task_is_taken_out_of_the_queue_when_nothing_is_left_for_it(cluster: P
     assert [run.state().value for run in runs] == ["cancelled"] * 3 + ["pending"]
 
 
-def test_cancelling_works_where_no_slurm_answers(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelling_works_where_no_slurm_answers(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slurm_sweep.launch(wanted(1), tmp_path / "sweep", options(), lambda text: None)
     monkeypatch.setenv("PATH", "/nowhere")
     run = Run(tmp_path / "sweep" / make_spec().trial_id)
