@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import console, places
-from bench.errors import BenchError, Conflict, RecordsMissing, SpecError
+from bench.errors import BenchError, RecordsMissing, SpecError
 from bench.failures import RetryRule
+from bench.guards import check_same_data, check_writable
 from bench.launch import Launcher, Stopped
 from bench.launches import launches
 from bench.options import normalised, parser
@@ -26,7 +27,7 @@ from bench.store import Run, State, find_run, find_runs
 from bench.sweepfile import Sweep
 
 if TYPE_CHECKING:
-    from bench.plan import Planned
+    pass
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Sweep))
 
@@ -64,8 +65,8 @@ def launch(options: argparse.Namespace) -> int:
     name, wanted = _wanted(options)
     folder = _sweep_folder(options, name)
     found = _places(options)
-    _check_writable(folder)
-    _check_writable(found.cache_folder(), "--cache")
+    check_writable(folder)
+    check_writable(found.cache_folder(), "--cache")
     planned = plan(wanted, found, say=console.say, render=not options.dry_run)[: options.first]
     runs = [Run(folder / each.spec.trial_id) for each in planned]
     done = {run.folder for run in runs if run.is_done}
@@ -76,7 +77,7 @@ def launch(options: argparse.Namespace) -> int:
 
         preview(folder, planned, options, on_slurm=on_slurm)
         return 0
-    _check_same_data(planned, runs, folder)
+    check_same_data(planned, runs, folder)
     if not todo:
         console.say(f"nothing to launch: all {len(runs)} trials are done")
         _show_where(folder)
@@ -395,30 +396,6 @@ def _sweep_folder(options: argparse.Namespace, name: str) -> Path:
 
 def _root(options: argparse.Namespace) -> Path:
     return Path(options.output_dir) / (options.name or "")
-
-
-def _check_same_data(planned: Sequence[Planned], runs: Sequence[Run], folder: Path) -> None:
-    """Refuse to go on with a sweep whose finished trials are of other files of the same name; looks at one a data set."""
-    seen: set[str] = set()
-    for each, run in zip(planned, runs):
-        if not each.file_lists or each.spec.dataset in seen or not run.is_done:
-            continue
-        seen.add(each.spec.dataset)
-        before = next((record["file_lists"] for record in run.records()[0] if record.get("file_lists")), None)
-        if before is not None and tuple(before) != each.file_lists:
-            raise Conflict(
-                f"the trials of {each.spec.dataset} in {folder} are of other files than those found now: give the data "
-                "they were run on, or another --name for a new sweep"
-            )
-
-
-def _check_writable(folder: Path, option: str = "--output-dir") -> None:
-    """Refuse a folder that cannot be written to, or made; what is made on the way stays as an empty folder."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise SpecError(f"{there} is a file, so nothing can be put into {folder}; give another {option}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise SpecError(f"there is no permission to write into {there}; give another {option}")
 
 
 def _find(options: argparse.Namespace, trial: str) -> Run:
