@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,13 @@ class CoOp(Algorithm):
         )
         self.optimizer = torch.optim.SGD(
             self.prompts.parameters(), lr=values["lr"], momentum=0.9, weight_decay=values["weight_decay"], fused=True
+        )
+
+    @classmethod
+    def new_classes_problem(cls, hparams: Mapping[str, Any]) -> str:
+        """Say that class-specific context is of the training classes alone."""
+        return (
+            "class-specific context has nothing for new classes; set the hparam csc to false" if hparams["csc"] else ""
         )
 
     def set_learning_rates(self) -> None:

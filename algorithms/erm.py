@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.algorithm import (
@@ -82,6 +82,15 @@ class ERM(Algorithm):
             parameters += self.track("head", self.head.linear).parameters()
         self.optimizer = torch.optim.AdamW(
             parameters, lr=self.values["lr"], weight_decay=self.values["weight_decay"], fused=True
+        )
+
+    @classmethod
+    def new_classes_problem(cls, hparams: Mapping[str, Any]) -> str:
+        """Say that a random head has rows for the training classes alone."""
+        return (
+            "a random head has no rows for new classes; use head=text or zero_shot"
+            if hparams["head"] == "random"
+            else ""
         )
 
     def learning_rate_factor(self, step: int) -> float:

@@ -258,6 +258,11 @@ class Algorithm(abc.ABC):
         are yielded only when `final`.
         """
 
+    @classmethod
+    def new_classes_problem(cls, hparams: Mapping[str, Any]) -> str:
+        """Say why the method with these hparams cannot score classes that it was not trained on; empty where it can."""
+        return ""
+
     def notes(self) -> list[str]:
         """Give remarks for the record and the table's footer, e.g. that captions were made up."""
         return []

@@ -6,6 +6,7 @@ Readers of particular data sets are plug-ins in `datasets/`. Decoding of images 
 from __future__ import annotations
 
 import abc
+import difflib
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ class Domain:
         files: paths below `root`, "/"-separated, in the order that splits are drawn from (ImageFolder's).
         labels: (n,) int64, index into the data set's class names.
         folder: the domain's folder below `root`; empty if it has none of its own.
+        phrase: the domain in words, where neither folder nor name is any ("images", "train").
     """
 
     name: str
@@ -44,6 +46,7 @@ class Domain:
     files: tuple[str, ...]
     labels: NDArray[np.int64]
     folder: str = ""
+    phrase: str = ""
 
     @cached_property
     def digest(self) -> str:
@@ -59,7 +62,7 @@ class Domain:
     @property
     def words(self) -> str:
         """The domain in words ("art painting"), where its short name ("A") is none; for captions and prompts."""
-        return clean_class_name(self.folder or self.name)
+        return self.phrase or clean_class_name(self.folder.partition("/")[0] or self.name)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,10 @@ class Dataset:
         version: tells apart copies that are known to differ, e.g. TerraIncognita's.
         captions: file (as in `Domain.files`) → caption; empty where there are none.
         notes: remarks for the table's footer.
+        splits: the published splits: name ("train", "val", "test", …) → for each domain the positions of its samples
+            in that split, int64, in the order of the split's file; empty where none is published. Splits may leave
+            samples out; only where the source says so do two of them share samples.
+        aliases: class name → other names of it, for `join_classes` (ObjectNet's classes are several of ImageNet's).
     """
 
     name: str
@@ -83,12 +90,33 @@ class Dataset:
     version: str = ""
     captions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    splits: Mapping[str, tuple[NDArray[np.int64], ...]] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
         """Sixteen digits over the domains' file lists and the class names."""
         parts = [*(domain.digest for domain in self.domains), *self.class_names]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A file that `python -m bench.data download` can fetch, because its address has been stable.
+
+    Attributes:
+        url: address.
+        file: its name on this machine.
+        md5: its published MD5 sum; empty where none is known.
+        into: folder below the data directory that it is unpacked into, or put into if it is no archive.
+        within: an archive in it that must be unpacked as well, as a path below `into`.
+    """
+
+    url: str
+    file: str
+    md5: str = ""
+    into: str = "."
+    within: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +134,13 @@ class DatasetInfo(abc.ABC):
         citation: paper.
         templates: prompt templates.
         embedded: it needs no files of the user's: `load` renders what it needs into the cache.
+        total: images in all, where the counts of the domains are not published.
+        split_counts: images of each published split, where it has any.
+        archives: what can be downloaded.
+        by_hand: what must be done by hand to have it, one sentence a step; empty where downloading is enough.
+        short_sides: short side of the original images in pixels, one number a domain, 0 where it varies; empty where
+            unknown.
+        oddities: known bad files and other things to know about the files, one sentence each.
     """
 
     name: str
@@ -118,6 +153,12 @@ class DatasetInfo(abc.ABC):
     counts: tuple[int, ...] = ()
     templates: tuple[str, ...] = DEFAULT_TEMPLATES
     embedded: bool = False
+    total: int = 0
+    split_counts: Mapping[str, int] = field(default_factory=dict)
+    archives: tuple[Archive, ...] = ()
+    by_hand: tuple[str, ...] = ()
+    short_sides: tuple[int, ...] = ()
+    oddities: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def load(self, places: Places) -> Dataset:
@@ -126,6 +167,18 @@ class DatasetInfo(abc.ABC):
         Raises:
             DataMissing: folder, domain or class is not there; says what was looked for and where to get it.
         """
+
+    def look(self, places: Places) -> Dataset | None:
+        """Give what `load` gives, or None where that would first have to draw the pictures and nothing else is missing.
+
+        Raises:
+            DataMissing: as `load` does.
+        """
+        return self.load(places)
+
+    def published(self, dataset: Dataset) -> tuple[int, ...]:
+        """Give the published number of images of each domain, of the version that `dataset` is; empty if unknown."""
+        return self.counts
 
     def domain_names(self, places: Places) -> tuple[str, ...]:
         """Give the short names of the domains, from the disk only where the declaration cannot tell."""
@@ -159,6 +212,50 @@ def clean_class_name(name: str) -> str:
     their own.
     """
     return " ".join(name.replace("_", " ").split())
+
+
+def join_classes(
+    source: Sequence[str], target: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None
+) -> NDArray[np.int64]:
+    """Find each class of one label space in another by name; ids are no help, since every code sorts differently.
+
+    Case, spaces, `_` and `-` do not matter. Of two classes in `source` with one name (ImageNet's "missile" and
+    "sunglasses"), the first is given.
+
+    Args:
+        source: the label space to look in.
+        target: the names to look for.
+        aliases: name in `target` → other names to look for where it is not in `source` (`Dataset.aliases`).
+
+    Returns:
+        (len(target),) int64, positions in `source`.
+
+    Raises:
+        SpecError: names of `target` are not in `source`; gives the nearest ones.
+    """
+    positions: dict[str, int] = {}
+    for position, name in enumerate(source):
+        positions.setdefault(plain_name(name), position)
+    found = []
+    missing = []
+    for name in target:
+        spellings = map(plain_name, (name, *(aliases or {}).get(name, ())))
+        match = next((positions[each] for each in spellings if each in positions), None)
+        found.append(match)
+        if match is None:
+            near = difflib.get_close_matches(plain_name(name), positions, n=3, cutoff=0.6)
+            missing.append(f"{name!r} (nearest: {', '.join(source[positions[each]] for each in near) or 'none'})")
+    if missing:
+        raise SpecError(
+            f"{len(missing)} of {len(target)} class names are not among the other {len(source)}: {some_of(missing, 5)}; "
+            "the data sets share no such classes, or one of them spells the name differently"
+        )
+    return np.asarray(found, dtype=np.int64)
+
+
+def plain_name(name: str) -> str:
+    """Make spellings of one name equal: `Real World`, `Real_World`, `RealWorld`, `real-world`."""
+    return "".join(letter for letter in name.lower() if letter not in "_- ")
 
 
 def list_images(folder: Path) -> list[str]:

@@ -7,19 +7,21 @@ depend on which samples are evaluated with it, and cached features equal compute
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench import files, metrics
+from bench import files
 from bench.algorithm import Algorithm, Predictor
 from bench.errors import RunFailed
 from bench.images import CACHE_VERSION, ImageStore, Normalise
+from bench.metrics import METRICS, Scored, ood_score
 from bench.models import Backbone
 from bench.protocols import Task, View
 
@@ -37,12 +39,14 @@ class Evaluated:
         metrics: record keys → values.
         predicted: view name → (n,) predicted class.
         confidence: view name → (n,) largest probability.
+        ood: view name → (n,) how known each sample looks, for the views that have unknown classes.
     """
 
     label: str
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     predicted: dict[str, NDArray[np.int64]]
     confidence: dict[str, NDArray[np.float32]]
+    ood: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -88,15 +92,15 @@ class Evaluator:
         if tower is None:
             return True
         view = self.task.evaluation[0]
-        probe = View(view.name, view.domain, view.indices[:BATCH], view.labels[:BATCH], view.class_names)
+        probe = replace(view, indices=view.indices[:BATCH], labels=view.labels[:BATCH])
         given, frozen = self._forward(self._prepared(tower), view.domain, probe.indices), self.frozen_features(probe)
         return given.shape == frozen.shape and torch.allclose(given, frozen, rtol=1e-4, atol=1e-4)
 
     def _score(self, label: str, predictor: Predictor) -> Evaluated:
         tower = None if predictor.tower is None else self._prepared(predictor.tower)
-        scores: dict[str, float] = {}
-        predicted: dict[str, NDArray[np.int64]] = {}
-        confidence: dict[str, NDArray[np.float32]] = {}
+        found = Evaluated(label, {}, {}, {})
+        pooled = {name for names in self.task.pooled.values() for name in names}
+        kept: dict[str, Scored] = {}
         for view in self.task.evaluated:
             features = self._features(tower, view)
             with torch.no_grad():
@@ -104,10 +108,24 @@ class Evaluator:
                 if not logits.isfinite().all():
                     raise RunFailed(f"training diverged: the logits on {view.name} are not finite; try a lower lr")
                 top = logits.softmax(dim=-1).max(dim=-1)
-            predicted[view.name] = top.indices.cpu().numpy()
-            confidence[view.name] = top.values.cpu().numpy()
-            scores[f"{view.name}_acc"] = metrics.accuracy(predicted[view.name], view.labels)
-        return Evaluated(label, scores, predicted, confidence)
+            found.predicted[view.name] = top.indices.cpu().numpy()
+            found.confidence[view.name] = top.values.cpu().numpy()
+            scored = self._scored(view, logits, found.predicted[view.name])
+            if scored.ood is not None:
+                found.ood[view.name] = scored.ood.astype(np.float32)
+            found.metrics.update(_measured(view, scored))
+            if view.name in pooled:
+                kept[view.name] = scored
+        for name, parts in self.task.pooled.items():
+            views = [view for view in self.task.evaluated if view.name in parts]
+            found.metrics.update(_measured_together(name, views, kept))
+        return found
+
+    def _scored(self, view: View, logits: Tensor, predicted: NDArray[np.int64]) -> Scored:
+        scored = Scored(logits.cpu().numpy(), view.labels, predicted)
+        if view.ood_score:
+            scored = replace(scored, ood=ood_score(view.ood_score, scored.logits, self.backbone.scale))
+        return scored
 
     def _features(self, tower: nn.Module | None, view: View) -> Tensor:
         return self.frozen_features(view) if tower is None else self._forward(tower, view.domain, view.indices)
@@ -140,3 +158,20 @@ class Evaluator:
             files.replace(path, lambda file: np.save(file, features))
         kept: NDArray[np.float32] = np.load(path, mmap_mode="r")
         return kept
+
+
+def _measured(view: View, scored: Scored) -> dict[str, Any]:
+    """Give the record keys of a view; what there is nothing to measure of has none."""
+    values = {f"{view.name}_{name}": METRICS[name](scored) for name in view.metrics}
+    return {key: value for key, value in values.items() if value == value}
+
+
+def _measured_together(name: str, views: Sequence[View], kept: Mapping[str, Scored]) -> dict[str, Any]:
+    """Give the record keys of the pooled samples of views that have the same class names."""
+    if not views:
+        return {}
+    parts = [kept[view.name] for view in views]
+    logits, labels, predicted = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("logits", "labels", "predicted")
+    )
+    return _measured(replace(views[0], name=name), Scored(logits, labels, predicted))

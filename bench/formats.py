@@ -10,7 +10,16 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bench.comparison import TEST, Comparison, Family
+from bench.comparison import Comparison, Family, by_domain
+from bench.comparison_text import (
+    comparison_cells,
+    comparison_footer,
+    comparison_header,
+    comparison_title,
+    scope_title,
+)
+from bench.metrics import worst
+from bench.panels import panel_notes, panel_title
 from bench.report import METRIC, Report
 from bench.stats import ERROR_BARS
 from bench.tables import AVERAGE, Cell, State, Table, TableRow, best_and_second
@@ -34,13 +43,13 @@ def csv_lines(reports: Sequence[Report]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for table in (table for report in reports for table in report.tables):
+    for table in (table for report in reports for table in report.tables if not table.is_summary):
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells, strict=True):
                 if not table.is_average or column == AVERAGE:
                     mean, error = _plain(cell.mean), _plain(cell.error)
                     key = (table.protocol, table.selection, table.dataset, row.label)
-                    writer.writerow((*key, METRIC, column, mean, error, cell.n))
+                    writer.writerow((*key, table.measure.name, column, mean, error, cell.n))
     return out.getvalue()
 
 
@@ -50,8 +59,9 @@ def as_json(reports: Sequence[Report]) -> str:
         "schema": 1,
         "metric": METRIC,
         "unit": "percent",
-        "tables": [_json_table(table, report) for report in reports for table in report.tables],
+        "tables": [_json_table(each, report) for report in reports for each in report.tables if not each.is_summary],
         "comparisons": [each for report in reports for family in report.families for each in _json_family(family)],
+        **_json_panels(reports),
         "footers": {report.selection: list(report.footer) for report in reports},
         "warnings": list(dict.fromkeys(warning for report in reports for warning in report.warnings)),
     }
@@ -67,77 +77,9 @@ def cell_text(cell: Cell, plus_minus: str = " ± ") -> str:
 
 def table_title(table: Table, n_protocols: int = 1) -> str:
     """Word a table's heading; the protocol is named where there are several."""
-    what = "Averages over data sets" if table.is_average else table.dataset
-    protocol = f", {table.protocol.replace('_', ' ')}" if n_protocols > 1 else ""
-    return f"{what}{protocol}: accuracy (%), {table.selection} selection"
-
-
-def comparison_title(family: Family) -> str:
-    """Word the heading of a table of comparisons."""
-    against = " or ".join(dict.fromkeys(each.against for each in family.comparisons))
-    what = "Averages over data sets" if family.table.is_average else family.table.dataset
-    return f"{what}: mean difference from {against} in points, over {family.units}"
-
-
-def comparison_header(family: Family) -> list[str]:
-    """Give the column heads of a table of comparisons."""
-    return ["", "difference", f"{_percent(1 - family.alpha)} interval", "p (Holm)", "min. p", "won/tied/lost", ""]
-
-
-def comparison_cells(each: Comparison, alpha: float) -> list[str]:
-    """Word one comparison: difference, interval, adjusted p, smallest attainable p, counts, verdict."""
-    if each.test is None:
-        return [each.label, *["·"] * 6]
-    counts = "/".join(map(str, each.wins_ties_losses))
-    mean, smallest = f"{each.test.mean:+.1f}", p_text(each.test.smallest_p)
-    if each.p_adjusted is None or each.test.low is None or each.test.high is None:
-        return [each.label, mean, "·", "·", smallest, counts, "·"]
-    interval = f"{each.test.low:+.1f} to {each.test.high:+.1f}"
-    return [each.label, mean, interval, p_text(each.p_adjusted), smallest, counts, verdict(each.p_adjusted, alpha)]
-
-
-def verdict(p_adjusted: float, alpha: float) -> str:
-    """Mark an adjusted p: † below alpha, ‡ below a fifth of it, else n.s."""
-    if p_adjusted < alpha:
-        return "‡" if p_adjusted < alpha / 5 else "†"
-    return "n.s."
-
-
-def p_text(p: float) -> str:
-    """Word a p-value."""
-    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
-
-
-def comparison_footer(families: Iterable[Family]) -> list[str]:
-    """Say what was tested, in how large a family, and what the marks mean."""
-    families = list(families)
-    if not families:
-        return []
-    sizes = "/".join(dict.fromkeys(str(family.n_tests) for family in families))
-    units = " and ".join(dict.fromkeys(family.units for family in families))
-    alpha = families[0].alpha
-    return [
-        f"Comparison: trials averaged first, then paired t over {units} (df = units - 1), so it speaks of new {units}. "
-        f"Intervals are of one comparison alone; p: Holm-adjusted within one table and reference (family of {sizes}), so "
-        "an interval may leave out 0 where p is not significant. "
-        f"min. p: the smallest p that an exact "
-        f"sign-flip or rank test could reach. †: p < {alpha:g}, ‡: p < {alpha / 5:g}, n.s.: not significant, "
-        "·: no test.",
-        *(sentence for family in families for sentence in _exceptions(family)),
-    ]
-
-
-def _exceptions(family: Family) -> list[str]:
-    """Say which comparisons were refused or rest on fewer units than the table has, and why."""
-    n_units = len(family.table.columns) - 1
-    sentences = []
-    for each in family.comparisons:
-        where = f"{each.label} on {family.table.dataset}"
-        if each.refusal:
-            sentences.append(f"{where}: no test, {each.refusal}.")
-        elif each.n_lost:
-            sentences.append(f"{where}: compared over {n_units - each.n_lost} of {n_units} {family.units}.")
-    return sentences
+    units = "data sets" if table.is_average else "domains"
+    of = f"means over {units}" if table.is_summary else table.measure.words
+    return f"{scope_title(table, n_protocols)}: {of} (%), {table.selection} selection"
 
 
 def _text_report(report: Report) -> str:
@@ -145,7 +87,7 @@ def _text_report(report: Report) -> str:
 
     n_protocols = len({table.protocol for table in report.tables})
     blocks = []
-    for table in report.tables:
+    for table in report.shown_tables:
         best = [best_and_second(table, column)[0] for column in range(len(table.columns))]
         rows = [
             [_label(row), *(_star(cell, place in best[i]) for i, cell in enumerate(row.cells))]
@@ -153,20 +95,25 @@ def _text_report(report: Report) -> str:
         ]
         body = tabulate(rows, headers=["", *table.columns], disable_numparse=True, stralign="left")
         blocks.append(f"{table_title(table, n_protocols)}\n\n{body}")
-    for family in report.families:
-        cells = [comparison_cells(each, family.alpha) for each in family.comparisons]
+    for family in report.shown_families:
+        cells = [comparison_cells(each, family.question.alpha) for each in family.comparisons]
         body = tabulate(cells, headers=comparison_header(family), disable_numparse=True)
-        blocks.append(f"{comparison_title(family)}\n\n{body}")
+        blocks.append(f"{comparison_title(family, n_protocols)}\n\n{body}")
+    for panel in (panel for panel in report.shown_panels if panel.rows):
+        body = tabulate(panel.rows, headers=panel.header, disable_numparse=True)
+        blocks.append(f"{panel_title(panel, n_protocols)}\n\n{body}")
     notes = [
         *report.footer,
-        *comparison_footer(report.families),
+        *comparison_footer(report.shown_families),
+        *panel_notes(report.shown_panels),
         *(f"WARNING: {warning}" for warning in report.warnings),
     ]
     star = ["*: best of its column."] if any(len(table.rows) > 1 for table in report.tables) else []
-    return "\n\n".join([*blocks, "\n".join(_wrapped([*star, *notes]))])
+    return "\n\n".join([*blocks, "\n".join(wrapped([*star, *notes]))])
 
 
-def _wrapped(sentences: Iterable[str], width: int = 110) -> list[str]:
+def wrapped(sentences: Iterable[str], width: int = 110) -> list[str]:
+    """Break sentences into lines, those after the first one indented."""
     wrap = textwrap.TextWrapper(width, subsequent_indent="  ", break_on_hyphens=False).wrap
     return [line for each in sentences for line in wrap(each)]
 
@@ -181,12 +128,15 @@ def _label(row: TableRow) -> str:
 
 def _markdown_report(report: Report) -> str:
     n_protocols = len({table.protocol for table in report.tables})
-    blocks = [_markdown_table(table, n_protocols) for table in report.tables]
-    for family in report.families:
-        rows = [comparison_cells(each, family.alpha) for each in family.comparisons]
+    blocks = [_markdown_table(table, n_protocols) for table in report.shown_tables]
+    for family in report.shown_families:
+        rows = [comparison_cells(each, family.question.alpha) for each in family.comparisons]
         lines = _markdown_lines([comparison_header(family), *rows])
-        blocks.append(f"**{_escaped(comparison_title(family))}**\n\n{lines}")
-    notes = [*report.footer, *comparison_footer(report.families)]
+        blocks.append(f"**{_escaped(comparison_title(family, n_protocols))}**\n\n{lines}")
+    for panel in (panel for panel in report.shown_panels if panel.rows):
+        lines = _markdown_lines([panel.header, *panel.rows])
+        blocks.append(f"**{_escaped(panel_title(panel, n_protocols))}**\n\n{lines}")
+    notes = [*report.footer, *comparison_footer(report.shown_families), *panel_notes(report.shown_panels)]
     footer = "\n".join(f"- {_escaped(note)}" for note in notes)
     warnings = "".join(f"\n- **Warning**: {_escaped(warning)}" for warning in report.warnings)
     return "\n\n".join([*blocks, footer + warnings])
@@ -222,6 +172,8 @@ def _json_table(table: Table, report: Report) -> dict[str, Any]:
         "protocol": table.protocol,
         "selection": table.selection,
         "dataset": table.dataset,
+        "metric": table.measure.name,
+        "lower_is_better": table.measure.lower_is_better,
         "errorbars": report.errorbars,
         "errorbars_meaning": ERROR_BARS[report.errorbars],
         "columns": list(table.columns),
@@ -241,42 +193,63 @@ def _json_row(table: Table, row: TableRow) -> dict[str, Any]:
         }
         for column, cell in zip(table.columns, row.cells, strict=True)
     ]
-    return {"label": row.label, **row.row._asdict(), "unlabeled_mark": row.mark, "cells": cells}
+    means = [float("nan") if cell.mean is None else cell.mean for cell in row.cells[:-1]]
+    lowest = -worst(-mean for mean in means) if table.measure.lower_is_better else worst(means)
+    return {
+        "label": row.label,
+        **row.row._asdict(),
+        "unlabeled_mark": row.mark,
+        "cells": cells,
+        "worst": None if lowest != lowest else lowest,
+    }
+
+
+def _json_panels(reports: Sequence[Report]) -> dict[str, list[Any]]:
+    """Give the numbers of the further tables that were asked for, by kind."""
+    found: dict[str, list[Any]] = {}
+    for panel in (panel for report in reports for panel in report.panels):
+        found.setdefault(panel.kind, []).extend(panel.data)
+    return found
 
 
 def _json_family(family: Family) -> list[dict[str, Any]]:
-    table = family.table
-    return [
-        {
-            "scope": table.dataset,
-            "protocol": table.protocol,
-            "selection": table.selection,
-            "algorithm": each.label,
-            "against": each.against,
-            "difference": each.test.mean if each.test else None,
-            "interval": [each.test.low, each.test.high] if each.test and each.test.low is not None else None,
-            "confidence": 1 - family.alpha,
-            "p": each.test.p if each.test else None,
-            "p_adjusted": each.p_adjusted,
-            "smallest_p": each.test.smallest_p if each.test else None,
-            "test": TEST,
-            "units": family.units,
-            "n_units": each.test.n_units if each.test else 0,
-            "n_units_lost": each.n_lost,
-            "n_family": family.n_tests,
-            "wins_ties_losses": list(each.wins_ties_losses),
-            "refusal": each.refusal or None,
-        }
-        for each in family.comparisons
-    ]
+    """Give single domains first, then the table's own comparisons."""
+    single = by_domain(family)
+    n_family = sum(each.p_adjusted is not None for _, each in single)
+    of_domains = [_json_comparison(each, family, domain, n_family) for domain, each in single]
+    return [*of_domains, *(_json_comparison(each, family) for each in family.comparisons)]
+
+
+def _json_comparison(each: Comparison, family: Family, domain: str | None = None, n_family: int = 0) -> dict[str, Any]:
+    table, test = family.table, each.test
+    return {
+        "scope": domain or ("overall" if table.is_average else table.dataset),
+        "dataset": None if table.is_average else table.dataset,
+        "domain": domain,
+        "metric": table.measure.name,
+        "protocol": table.protocol,
+        "selection": table.selection,
+        "algorithm": each.label,
+        "against": each.against,
+        "difference": test.difference if test else None,
+        "interval": [test.low, test.high] if test and test.low is not None else None,
+        "confidence": 1 - family.question.alpha,
+        "p": test.p if test else None,
+        "p_adjusted": each.p_adjusted,
+        "smallest_p": test.smallest_p if test else None,
+        "test": test.test if test else None,
+        "estimand": test.estimand if test else family.question.estimand,
+        "units": f"{test.unit}s" if test else family.units,
+        "n_units": test.units if test else 0,
+        "n_domains_lost": each.n_lost,
+        "n_family": family.n_tests if domain is None else n_family,
+        "wins_ties_losses": list(each.wins_ties_losses),
+        "refusal": each.refusal or None,
+    }
 
 
 def _plain(number: float | None) -> str:
     return "" if number is None else repr(number)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:g} %"
 
 
 RENDERERS: dict[str, Callable[[Sequence[Report]], str]] = {

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ class ImageStore:
         if not mask.any():
             return view
         good = ~mask[view.indices]
-        return View(view.name, view.domain, view.indices[good], view.labels[good], view.class_names)
+        return replace(view, indices=view.indices[good], labels=view.labels[good])
 
     def centre(self, domain: int, indices: NDArray[np.int64]) -> Tensor:
         """Give the centre crops at `indices` (B,) of `domain`: (B, 3, S, S) uint8, channels last in memory."""

@@ -18,13 +18,12 @@ from typing import Any
 import torch
 
 from bench import train
-from bench.dataset import find_dataset
 from bench.errors import BenchError
 from bench.failures import of_exception
 from bench.images import ImageStore
 from bench.models import load_backbone
 from bench.process import WARNING
-from bench.registry import algorithms
+from bench.registry import algorithms, protocols
 from bench.spec import Places, TrialSpec
 from bench.store import Attempt, Busy, Run, State, Superseded
 
@@ -90,7 +89,7 @@ def prepare(spec: TrialSpec, places: Places, progress: Callable[[str], None]) ->
     Raises:
         BenchError: data or weights are not as they must be.
     """
-    dataset = find_dataset(spec.dataset).load(places)
+    dataset = protocols[spec.protocol].load(spec, places)
     backbone = load_backbone(spec.backbone, spec.pretrained, places)
     store = ImageStore(dataset, backbone.image, places.cache_folder(), progress)
     if not spec.skip_bad_images:

@@ -10,14 +10,9 @@ import re
 from collections.abc import Sequence
 
 from bench.comparison import Family
-from bench.formats import (
-    cell_text,
-    comparison_cells,
-    comparison_footer,
-    comparison_header,
-    comparison_title,
-    table_title,
-)
+from bench.comparison_text import comparison_cells, comparison_footer, comparison_header, comparison_title
+from bench.formats import cell_text, table_title
+from bench.panels import Panel, panel_title
 from bench.report import Report
 from bench.tables import Cell, Table, TableRow, best_and_second
 
@@ -70,30 +65,45 @@ def _is_plain(character: str) -> bool:
 
 def _report(report: Report) -> str:
     n_protocols = len({table.protocol for table in report.tables})
-    families = {id(family.table): family for family in report.families}
+    families = {id(family.table): family for family in report.shown_families}
     blocks = []
-    for table in report.tables:
+    for table in report.shown_tables:
         tabulars = [_tabular(table)]
         family = families.get(id(table))
         if family is not None:
-            tabulars.append(f"\\medskip\n\n{escape(comparison_title(family))}\n\n\\smallskip\n{_comparison(family)}")
+            title = escape(comparison_title(family, n_protocols))
+            tabulars.append(f"\\medskip\n\n{title}\n\n\\smallskip\n{_comparison(family)}")
         blocks.append(_float(escape(table_title(table, n_protocols)), tabulars, report, family, table))
+    blocks += [_panel(panel, n_protocols) for panel in report.shown_panels if panel.rows or panel.notes]
     return "\n".join(blocks)
+
+
+def _panel(panel: Panel, n_protocols: int) -> str:
+    if not panel.rows:
+        return "\n".join(map(escape, panel.notes)) + "\n"
+    rows = [panel.header, *panel.rows]
+    tabular = _ruled([[_signed(words) for words in row] for row in rows], _size(rows))
+    return _floated(escape(panel_title(panel, n_protocols)), tabular, [*map(escape, panel.notes)])
 
 
 def _float(caption: str, tabulars: Sequence[str], report: Report, family: Family | None, table: Table) -> str:
     notes = [*report.footer, *(f"WARNING: {warning}" for warning in report.warnings)]
     notes += comparison_footer([family]) if family is not None else []
     marks = _ranks_meaning(table)
+    escaped = [*map(escape, notes)]
+    return _floated(caption, "\n\n".join(tabulars), [marks, *escaped] if marks else escaped)
+
+
+def _floated(caption: str, body: str, notes: Sequence[str]) -> str:
     lines = [
         "\\begin{table}[htbp]",
         "\\centering",
         f"\\caption{{{caption}}}",
-        "\n\n".join(tabulars),
+        body,
         "",
         "\\smallskip",
         "\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright",
-        "\n".join([marks, *map(escape, notes)] if marks else map(escape, notes)),
+        "\n".join(notes),
         "\\end{minipage}",
         "\\end{table}",
     ]
@@ -121,7 +131,7 @@ def _tabular(table: Table) -> str:
 
 
 def _comparison(family: Family) -> str:
-    rows = [comparison_header(family), *(comparison_cells(each, family.alpha) for each in family.comparisons)]
+    rows = [comparison_header(family), *(comparison_cells(each, family.question.alpha) for each in family.comparisons)]
     body = [[_signed(words) for words in row] for row in rows]
     return _ruled(body, _size(rows))
 

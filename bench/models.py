@@ -158,35 +158,66 @@ class TextHead:
     ) -> None:
         """Take the frozen text tower, or another encoder of texts → (n, d)."""
         self.backbone = backbone
-        self.templates = tuple(templates)
+        self.templates = templates if isinstance(templates, Prompts) else tuple(templates)
         self._encode = encode or backbone.encode_text
-        self._known: dict[tuple[str, ...], Tensor] = {}
+        self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], Tensor] = {}
 
     def weights(self, class_names: tuple[str, ...]) -> Tensor:
         """Give the unit rows (K, d) for `class_names`; kept, since they never change."""
-        if class_names not in self._known:
-            texts = [template.format(name) for name in class_names for template in self.templates]
+        templates = self._templates_for(class_names)
+        if (class_names, templates) not in self._known:
+            texts = [template.format(name) for name in class_names for template in templates]
             with torch.autocast(self.backbone.device.type, enabled=False):  # they are kept, so never in bf16
                 rows = functional.normalize(self._encode(texts).float(), dim=-1)
-            if len(self.templates) > 1:
-                rows = functional.normalize(rows.view(len(class_names), len(self.templates), -1).mean(dim=1), dim=-1)
-            self._known[class_names] = rows
-        return self._known[class_names]
+            if len(templates) > 1:
+                rows = functional.normalize(rows.view(len(class_names), len(templates), -1).mean(dim=1), dim=-1)
+            self._known[class_names, templates] = rows
+        return self._known[class_names, templates]
+
+    def _templates_for(self, class_names: tuple[str, ...]) -> tuple[str, ...]:
+        if isinstance(class_names, ClassNames) and isinstance(self.templates, Prompts):
+            return prompt_templates(self.templates.prompt, class_names.templates)
+        return self.templates
 
     def __call__(self, features: Tensor, class_names: tuple[str, ...]) -> Tensor:
         """Give logits (B, K) for image features (B, d)."""
         return self.backbone.scale * functional.normalize(features, dim=-1) @ self.weights(class_names).T
 
 
-def prompt_templates(prompt: str, templates: Sequence[str]) -> tuple[str, ...]:
+class ClassNames(tuple[str, ...]):
+    """Class names of another data set than the one that is trained on, with its own prompt templates.
+
+    Equal to the plain tuple of the names; prompts that were made by `prompt_templates` take its templates instead of
+    those of the data set that is trained on.
+    """
+
+    templates: tuple[str, ...]
+
+    def __new__(cls, names: Sequence[str], templates: Sequence[str]) -> ClassNames:
+        """Bind names and templates."""
+        made = super().__new__(cls, names)
+        made.templates = tuple(templates)
+        return made
+
+
+class Prompts(tuple[str, ...]):
+    """Prompt templates that remember the hparam `prompt` that asked for them."""
+
+    prompt: str
+
+
+def prompt_templates(prompt: str, templates: Sequence[str]) -> Prompts:
     """Give the templates that the hparam `prompt` asks for, with the data set's own `templates`."""
+    chosen = tuple(templates)
     if prompt == "ensemble7":
-        return (*SELECTED_TEMPLATES, *templates)
+        chosen = (*SELECTED_TEMPLATES, *templates)
     if prompt == "ensemble80":
         from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-        return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
-    return tuple(templates)
+        chosen = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+    made = Prompts(chosen)
+    made.prompt = prompt
+    return made
 
 
 def known_backbones() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ examples:
   python -m bench.sweep launch --algorithms ZeroShot ERM --datasets PACS VLCS --data-dir DATA --n-trials 2 --jobs 2
   python -m bench.sweep launch --algorithms ERM --datasets folder:pictures --hparams '{"lr": 1e-5}' --steps 200
   python -m bench.sweep launch sweeps/pacs_tiny.py --data-dir DATA --dry-run
+  python -m bench.sweep launch --protocol universal --setting open --algorithms ZeroShot UEO
   python -m bench.sweep launch --algorithms ERM CLIPood --launcher slurm --partition gpu --time 4h --trials-per-task 3
 
 exit code: 0 all done, 1 a trial failed or is left, 2 the input is no good, 130 interrupted
@@ -118,6 +120,9 @@ def _add_launch(parser: argparse.ArgumentParser) -> None:
     what("--backbone", metavar="NAME", default=unset, help="default: tiny, which needs no download")
     what("--pretrained", metavar="TAG|FILE|TAG=FILE", default=unset, help="weights; TAG=FILE: a file of that origin")
     what("--protocol", metavar="NAME", default=unset, help="default: leave_one_domain_out")
+    _add_protocol_options(what)
+    what("--transfer-to", nargs="+", metavar="NAME", default=unset, help="transfer: the data sets to test on")
+    what("--metrics", nargs="+", metavar="NAME", default=unset, help="further metrics: balanced_acc, top5_acc, nll, …")
     what("--n-trials", type=int, metavar="N", default=unset, help="trial seeds 0 to N-1 (default: 3)")
     what("--n-hparams", type=int, metavar="N", default=unset, help="hparams seeds below N; 0 = defaults (default: 1)")
     what("--n-hparams-from", type=int, metavar="N", default=unset, help="first hparams seed (default: 0)")
@@ -157,6 +162,44 @@ def _add_launch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first", type=_from_one, metavar="N", help="only the first N trials")
     parser.add_argument("--dry-run", action="store_true", help="show trials, hparams and time; write nothing")
     _add_yes(parser)
+
+
+_PROTOCOL_OPTIONS = {
+    "setting": ("NAME", "universal: closed, partial, open or open_partial"),
+    "ood-score": ("NAME", "universal: mcm (default), msp, max_logit, energy or neg_entropy"),
+    "shots": ("N", "base_to_new, transfer: labelled images a class, or all (default: 16)"),
+    "report": ("SPLIT", "images of the held-out domain that count: in, out or all (default: the protocol's)"),
+}
+
+
+def _add_protocol_options(add: Callable[..., Any]) -> None:
+    for name, (metavar, words) in _PROTOCOL_OPTIONS.items():
+        option = name.replace("-", "_")
+        named = functools.partial(_named, option)
+        add(
+            f"--{name}",
+            type=named,
+            action=_Merge,
+            dest="options",
+            default=argparse.SUPPRESS,
+            metavar=metavar,
+            help=words,
+        )
+    words = "any options of the protocol; `sweep list protocols NAME` names them"
+    add("--options", type=_json_object, action=_Merge, default=argparse.SUPPRESS, metavar="JSON", help=words)
+
+
+def _named(option: str, value: str) -> dict[str, str]:
+    return {option: value}
+
+
+class _Merge(argparse.Action):
+    """Put several options into one mapping."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest, {}), **values})
 
 
 def _add_where(parser: argparse.ArgumentParser, name: str = "only this sweep (default: all)") -> None:

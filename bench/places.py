@@ -47,7 +47,8 @@ def is_prepared(spec: TrialSpec, places: Places) -> bool:
 def preparation(spec: TrialSpec, places: Places) -> tuple[str, ...]:
     """Give what must be equal for two trials to need the same data prepared."""
     pool = str(spec.hparams.get("pool", ""))
-    return spec.dataset, spec.backbone, spec.pretrained, str(spec.skip_bad_images), pool, str(places.to_json())
+    read = (spec.dataset, *spec.transfer_to)
+    return *read, spec.backbone, spec.pretrained, str(spec.skip_bad_images), pool, str(places.to_json())
 
 
 def _marker(spec: TrialSpec, places: Places) -> Path:

@@ -16,8 +16,10 @@ from typing import Any
 
 from bench.dataset import Dataset, DatasetInfo, find_dataset
 from bench.errors import BenchError, Conflict, DataMissing, SpecError, UnknownName
+from bench.feasibility import Outline, check_method, outline
 from bench.files import content_tag
 from bench.hparams import resolve
+from bench.metrics import DETECTION, METRICS
 from bench.models import check_backbone
 from bench.registry import algorithms, protocols, unknown_name
 from bench.spec import Places, TrialSpec
@@ -27,7 +29,7 @@ EVALUATE_AT_MOST_EVERY = 300
 """DomainBed's checkpoint frequency of its image data sets; a shorter training is evaluated in its middle."""
 
 _WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")
-_FOLDER = "folder"
+_BY_PATH = ("folder", "csv")
 
 Say = Callable[[str], None]
 
@@ -140,6 +142,17 @@ class _Shelf:
         """Give the data set that specs call `name`."""
         return next((each for each in self._known.values() if each is not None and each.name == name), None)
 
+    def joined(self, spec: TrialSpec) -> Dataset | None:
+        """Give the data set of a trial with those it is further tested on; None where one was not looked into."""
+        parts = []
+        for name in (spec.dataset, *spec.transfer_to):
+            shelved = self.of_spec(name)
+            if shelved is None or shelved.loaded is None:
+                return None
+            parts.append(shelved.loaded)
+        made: Dataset = protocols[spec.protocol].join(parts)
+        return made
+
     def _look(self, asked: str) -> _Shelved:
         name, places = _locate(asked, self.places)
         known = self.of_spec(name)
@@ -166,12 +179,12 @@ class _Shelf:
 
 
 def _locate(asked: str, places: Places) -> tuple[str, Places]:
-    """Turn "folder:PATH" into the name that specs use and the place of the folder; leave other names alone."""
+    """Turn "folder:PATH" or "csv:FILE" into the name that specs use and the place of the folder; leave other names alone."""
     family, colon, argument = asked.partition(":")
-    if family != _FOLDER or not colon or not argument:
+    if family not in _BY_PATH or not colon or not argument:
         return asked, places
     folder = Path(argument).expanduser().resolve()
-    return f"{_FOLDER}:{folder.name}", dataclasses.replace(places, folder=str(folder))
+    return f"{family}:{folder.name}", dataclasses.replace(places, folder=str(folder))
 
 
 def weights_place(pretrained: str | None, places: Places) -> tuple[str | None, Places]:
@@ -207,8 +220,13 @@ def _trials_of(sweep: Sweep, shelf: _Shelf, problems: Problems) -> list[Planned]
     if len(methods) == len(set(sweep.algorithms)):
         _check_given(sweep.hparams, methods, problems)
     protocol = None
+    options: dict[str, Any] = {}
     with problems.noted():
         protocol = protocols[sweep.protocol]
+        options = protocol.settle(sweep.options)
+    _check_metrics(sweep.metrics, problems)
+    for asked in sweep.transfer_to:
+        shelf.find(asked)
     tag, weights = weights_place(sweep.pretrained, Places())
     backbone = (sweep.backbone, "")
     with problems.noted():
@@ -229,8 +247,9 @@ def _trials_of(sweep: Sweep, shelf: _Shelf, problems: Problems) -> list[Planned]
         for domains, hparams_seed in itertools.product(sets, seeds):
             with problems.noted():
                 identity = {"test_domains": domains, "trial_seed": trial_seed, "hparams_seed": hparams_seed}
+                identity["options"] = options
                 spec = _spec(sweep, name, methods[name], protocol, shelved, backbone, identity)
-                planned.append(Planned(spec, places, _file_lists(shelved)))
+                planned.append(Planned(spec, places, _file_lists(shelf.joined(spec))))
     return planned
 
 
@@ -270,6 +289,8 @@ def _spec(
         uda_holdout_fraction=sweep.uda_holdout_fraction,
         evaluate=sweep.evaluate,
         skip_bad_images=sweep.skip_bad_images,
+        metrics=tuple(dict.fromkeys(sweep.metrics)),
+        transfer_to=sweep.transfer_to,
         **resources,
         **identity,
     )
@@ -319,6 +340,8 @@ def _held_out(sweep: Sweep, protocol: Any, shelved: _Shelved) -> list[tuple[int,
     every: list[tuple[int, ...]] = protocol.held_out(len(shelved.domains), pairs=sweep.pairs)
     if not sweep.test_domains:
         return every
+    if not any(every):
+        raise SpecError(f"{sweep.protocol} holds out no domain; leave out --test-domains")
     picked = {_domain_index(asked, shelved) for asked in sweep.test_domains}
     return [domains for domains in every if picked & set(domains)]
 
@@ -337,6 +360,9 @@ def _domain_index(asked: str, shelved: _Shelved) -> int:
 def _given_trial(spec: TrialSpec, shelf: _Shelf, problems: Problems) -> list[Planned]:
     """Check a trial that a sweep file lists by itself."""
     before = len(problems)
+    _check_metrics(spec.metrics, problems)
+    for asked in spec.transfer_to:
+        shelf.find(asked)
     places = shelf.places
     shelved = shelf.find(spec.dataset)
     with problems.noted():
@@ -357,6 +383,7 @@ def _given_trial(spec: TrialSpec, shelf: _Shelf, problems: Problems) -> list[Pla
         )
     with problems.noted():
         version = protocols[spec.protocol].version
+        spec = dataclasses.replace(spec, options=protocols[spec.protocol].settle(spec.options))
         if version != spec.protocol_version:
             problems.add(
                 SpecError(f"{spec.protocol} is at version {version}, the trial asks for {spec.protocol_version}")
@@ -366,32 +393,48 @@ def _given_trial(spec: TrialSpec, shelf: _Shelf, problems: Problems) -> list[Pla
         name, pretrained = check_backbone(spec.backbone, tag, weights)
         spec = dataclasses.replace(spec, backbone=name, pretrained=pretrained)
         places = dataclasses.replace(shelved.places if shelved else places, weights=weights.weights)
-    return [Planned(spec, places, _file_lists(shelved))] if len(problems) == before else []
+    return [Planned(spec, places, _file_lists(shelf.joined(spec)))] if len(problems) == before else []
 
 
-def _file_lists(shelved: _Shelved | None) -> tuple[str, ...]:
-    loaded = shelved.loaded if shelved else None
-    return tuple(domain.digest for domain in loaded.domains) if loaded else ()
+def _file_lists(dataset: Dataset | None) -> tuple[str, ...]:
+    return tuple(domain.digest for domain in dataset.domains) if dataset else ()
+
+
+def _check_metrics(names: Iterable[str], problems: Problems) -> None:
+    known = tuple(name for name in METRICS if name not in DETECTION)
+    for name in names:
+        if name in DETECTION:
+            problems.add(SpecError(f"{name} needs images of unknown classes: universal measures it, without --metrics"))
+        elif name not in METRICS:
+            problems.add(UnknownName(unknown_name("metric", name, known)))
 
 
 def _check_tasks(planned: Iterable[Planned], shelf: _Shelf, problems: Problems) -> None:
-    """Note what protocols refuse, and batches that are larger than a split; sizes do not depend on seeds."""
-    checked, faulty = set(), set()
+    """Note what protocols and methods refuse; none of it depends on seeds."""
+    outlines: dict[tuple[Any, ...], Outline] = {}
+    checked: set[tuple[Any, ...]] = set()
+    faulty: set[tuple[Any, ...]] = set()
     for trial in planned:
         spec = trial.spec
-        shelved = shelf.of_spec(spec.dataset)
+        dataset = shelf.joined(spec)
         unlabeled = "unlabeled" in algorithms[spec.algorithm].needs
         batch = spec.hparams.get("batch_size", 1) if spec.steps else 0
-        splits = (spec.holdout_fraction, spec.unlabeled, spec.uda_holdout_fraction)
-        key = (spec.protocol, spec.dataset, *splits, unlabeled, batch, spec.hparams.get("captions"))
-        if shelved is None or shelved.loaded is None or key in faulty or (key, spec.test_domains) in checked:
+        options = tuple(sorted(spec.options.items()))
+        splits = (spec.holdout_fraction, spec.unlabeled, spec.uda_holdout_fraction, options, spec.transfer_to)
+        of_task = (spec.protocol, spec.dataset, *splits, unlabeled)
+        key = (spec.algorithm, *of_task, batch, *(spec.hparams.get(name) for name in ("captions", "csc", "head")))
+        if dataset is None or of_task in faulty or key in faulty or (key, spec.test_domains) in checked:
             continue
         checked.add((key, spec.test_domains))
         before = len(problems)
         with problems.noted():
-            _check_captions(spec, shelved.loaded)
-            _check_task(spec, shelved.loaded, batch, unlabeled)
-        if len(problems) > before:  # the other domains' messages would say the same
+            if (of_task, spec.test_domains) not in outlines:
+                faulty.add(of_task)  # the other domains' messages would say the same
+                outlines[of_task, spec.test_domains] = outline(spec, dataset)
+                faulty.remove(of_task)
+            _check_captions(spec, dataset)
+            check_method(spec, outlines[of_task, spec.test_domains], batch)
+        if len(problems) > before:
             faulty.add(key)
 
 
@@ -401,15 +444,4 @@ def _check_captions(spec: TrialSpec, dataset: Dataset) -> None:
             f"{spec.algorithm} needs captions and {dataset.name} has none: write them with `python -m bench.caption` and "
             "give --captions FILE, or ask for captions made from class and domain name: "
             '--hparams \'{"captions": "template"}\''
-        )
-
-
-def _check_task(spec: TrialSpec, dataset: Dataset, batch: int, unlabeled: bool) -> None:
-    task = protocols[spec.protocol].task(dataset, spec, needs_unlabeled=unlabeled)
-    trained = {view.name: len(view) for view in (*task.train, *task.unlabeled)}
-    name = min(trained, key=lambda each: trained[each], default=None)
-    if name is not None and trained[name] < batch:
-        raise SpecError(
-            f"{spec.algorithm}: batch_size={batch} is larger than {name} of {spec.dataset} ({trained[name]} images); "
-            f"give a smaller one: --hparams '{{\"batch_size\": {trained[name]}}}'"
         )

@@ -56,7 +56,7 @@ def trace(records: Sequence[Mapping[str, Any]]) -> Provenance:
             *_mixed_by("backbone weights of one name", _digests_of_backbones(records)),
             *_mixed_by("protocol versions", _grouped(records, "protocol", "protocol_version")),
             *_mixed_by("data digests", data_digests),
-            *_mixed_by("class lists", _grouped(records, "dataset", "class_digest")),
+            *_mixed_by("class lists", _class_lists(records)),
             *_mixed_splits(records),
             *(warning for name, of_one in steps.items() for warning in _mixed_steps(name, of_one)),
         ),
@@ -98,6 +98,16 @@ def _grouped(records: Iterable[Mapping[str, Any]], by: str, key: str) -> dict[st
     for record in records:
         groups[str(record.get(by))].append(record)
     return {name: _values(of_one, key) for name, of_one in groups.items()}
+
+
+def _class_lists(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Give the class lists that were trained on, by data set; each protocol has its own."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for record in records:
+        groups[str(record["dataset"]), str(record.get("protocol"))].append(record)
+    return {
+        dataset: values for (dataset, _), of_one in groups.items() if len(values := _values(of_one, "class_digest")) > 1
+    }
 
 
 def _digests_of_backbones(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
@@ -146,13 +156,13 @@ def _mixed_by(what: str, values: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _mixed_splits(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Warn of data sets where one held-out domain and trial seed has several splits."""
-    splits: dict[tuple[str, tuple[int, ...], int], set[str]] = defaultdict(set)
+    """Warn of data sets where one held-out domain and trial seed has several splits in one protocol."""
+    splits: dict[tuple[str, str, tuple[int, ...], int], set[str]] = defaultdict(set)
     for record in records:
         if record.get("split_digest"):
-            key = (str(record["dataset"]), tuple(record["test_domains"]), int(record["trial_seed"]))
-            splits[key].add(str(record["split_digest"]))
-    mixed = sorted({dataset for (dataset, _, _), digests in splits.items() if len(digests) > 1})
+            where = (str(record["dataset"]), str(record.get("protocol")))
+            splits[*where, tuple(record["test_domains"]), int(record["trial_seed"])].add(str(record["split_digest"]))
+    mixed = sorted({dataset for (dataset, *_), digests in splits.items() if len(digests) > 1})
     return [f"these tables mix splits in {dataset}: the same trial seed has several split digests" for dataset in mixed]
 
 

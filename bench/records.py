@@ -12,7 +12,8 @@ from typing import Any
 
 from bench import domainbed, store
 from bench.errors import RecordsMissing, SpecError
-from bench.selection import DEFAULT_PROTOCOL, Group, groups_of
+from bench.measures import label
+from bench.selection import Group, groups_of, is_pair
 
 RECORDS_FILE = "results.jsonl"
 
@@ -33,6 +34,8 @@ class Results:
         n_unfinished: runs that are not finished.
         includes_unfinished: whether their records are among `records`.
         unfinished: the groups that unfinished runs are for, so that a table can show the hole.
+
+    A record's `protocol` is its label, with the options of its `variant`, which is left out.
     """
 
     root: Path
@@ -117,7 +120,8 @@ def _as_record(line: dict[str, Any], trial: str) -> dict[str, Any] | None:
     except (KeyError, TypeError, SpecError):
         return None
     record.setdefault("predictor", record["algorithm"])
-    record.setdefault("protocol", DEFAULT_PROTOCOL)
+    record["protocol"] = label(record)
+    record.pop("variant", None)
     return record if is_record else None
 
 
@@ -126,13 +130,15 @@ def _has_accuracy(record: Mapping[str, Any]) -> bool:
 
 
 def _groups_of_run(spec: Mapping[str, Any] | None, records: list[dict[str, Any]]) -> tuple[Group, ...]:
-    """Give the groups that a run with one held-out domain is for, from its spec, else from its records."""
-    described = [{**spec, "step": 0}] if spec is not None else records[:1]
+    """Give the groups that a run is for, from its spec and its first record; none for a run with two held-out domains.
+
+    Which cells a trial without a held-out domain fills only its records tell.
+    """
+    described = {**(records[0] if records else {}), **({**spec, "step": 0} if spec is not None else {})}
     try:
-        groups = [groups_of(each) for each in described]
-    except SpecError:
+        return () if is_pair(described) else tuple(groups_of(described))
+    except (KeyError, SpecError):
         return ()
-    return tuple(group for of_one in groups if len(of_one) == 1 for group in of_one)
 
 
 def _last_of_each(records: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:

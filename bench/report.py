@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.comparison import Family, choose_reference, compare
+from bench.arrange import arrange
+from bench.comparison import Family, Question, choose_reference, compare
 from bench.errors import RecordsMissing, UnknownName
+from bench.measures import held_out, scheme, words
+from bench.panels import Panel, effects_panel, plan_panel, rank_panel
 from bench.provenance import Provenance, competing_runs, several_runs, short, trace
 from bench.records import Results
 from bench.registry import unknown_name
-from bench.selection import Group, groups_of, row_of, select
+from bench.selection import Group, groups_of, is_pair, row_of, select
 from bench.stats import ERROR_BARS
 from bench.tables import UNLABELED_MARKS, Layout, State, Table, build_tables, lay_out
 
@@ -35,6 +38,14 @@ class Options:
         against: label of the reference row; None = ZeroShot, else ERM, else the first.
         errorbars: one of `ERROR_BARS`; None = "domainbed" for results that are all DomainBed's, else "stderr".
         alpha: level of intervals and marks.
+        estimand: what comparisons speak of, one of `bench.default_test.ESTIMANDS`.
+        family: what is corrected together, one of `bench.stats.FAMILIES`.
+        metrics: only these measures; all where empty.
+        names: name of a row, data set or domain → name to show.
+        order: of the rows, one of `bench.arrange.ORDERS`.
+        posthoc: rank all rows, one of `bench.ranks.POSTHOCS`; None for no ranks.
+        effects: give effect sizes.
+        plan: say what would settle a difference of so many points (`OBSERVED` for the observed one); None for no plan.
     """
 
     datasets: tuple[str, ...] = ()
@@ -43,6 +54,14 @@ class Options:
     against: str | None = None
     errorbars: str | None = None
     alpha: float = 0.05
+    estimand: str = "new-domains"
+    family: str = "metric"
+    metrics: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    order: str = "usual"
+    posthoc: str | None = None
+    effects: bool = False
+    plan: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +71,11 @@ class Report:
     Attributes:
         selection: the rule.
         errorbars: the kind of error bar, one of `ERROR_BARS`.
-        tables: data sets first, averages last, for each protocol.
-        families: comparisons, one family a table; empty where there is nothing to compare with.
+        tables: data sets first, averages last, for each protocol; of several measures a summary before their tables.
+        families: comparisons, one family a table of a measure; empty where there is nothing to compare with.
         footer: sentences that say how the numbers came about.
         warnings: sentences that say what is wrong with them.
+        panels: further tables that were asked for.
     """
 
     selection: str
@@ -64,6 +84,22 @@ class Report:
     families: tuple[Family, ...]
     footer: tuple[str, ...]
     warnings: tuple[str, ...]
+    panels: tuple[Panel, ...] = ()
+
+    @property
+    def shown_tables(self) -> tuple[Table, ...]:
+        """The tables for people; CSV and JSON hold the others too."""
+        return tuple(table for table in self.tables if table.is_shown)
+
+    @property
+    def shown_families(self) -> tuple[Family, ...]:
+        """The comparisons for people."""
+        return tuple(family for family in self.families if family.table.is_shown)
+
+    @property
+    def shown_panels(self) -> tuple[Panel, ...]:
+        """The further tables for people."""
+        return tuple(panel for panel in self.panels if panel.table.is_shown)
 
 
 def shown_records(results: Results, options: Options) -> list[dict[str, Any]]:
@@ -96,14 +132,35 @@ def build_reports(results: Results, rules: Sequence[str], options: Options) -> l
         Conflict: records of one data set list different domains.
     """
     records = shown_records(results, options)
-    groups = {groups[0] for record in records if len(groups := groups_of(record)) == 1}
+    groups = {group for record in records if not is_pair(record) for group in groups_of(record)}
     unfinished = {group for group in results.unfinished if _is_wished(group, options)}
     layout = lay_out(records, groups | unfinished, options.algorithms, options.datasets)
     provenance = trace(records)
     only_domainbed = results.n_domainbed_runs == results.n_runs
     errorbars = options.errorbars or ("domainbed" if only_domainbed else "stderr")
     reference = choose_reference(list(layout.rows), options.against)
-    return [_build(records, rule, layout, provenance, results, errorbars, reference, options.alpha) for rule in rules]
+    reports = [
+        _build(records, rule, layout, provenance, results, errorbars, reference, options) for rule in rules
+    ]
+    return _without_repeats(reports)
+
+
+def _without_repeats(reports: list[Report]) -> list[Report]:
+    """Keep tables of protocols that no rule selects in once, in the first report that has them."""
+    kept: list[Report] = []
+    seen: set[tuple[object, ...]] = set()
+    for report in reports:
+        new = [table for table in report.tables if _key(table) not in seen]
+        seen |= {_key(table) for table in new}
+        families = tuple(family for family in report.families if any(family.table is table for table in new))
+        panels = tuple(panel for panel in report.panels if any(panel.table is table for table in new))
+        if new or not kept:
+            kept.append(replace(report, tables=tuple(new), families=families, panels=panels))
+    return kept
+
+
+def _key(table: Table) -> tuple[object, ...]:
+    return table.protocol, table.dataset, table.selection, table.measure.name, table.is_summary
 
 
 def _build(
@@ -114,13 +171,15 @@ def _build(
     results: Results,
     errorbars: str,
     reference: str | None,
-    alpha: float,
+    options: Options,
 ) -> Report:
     choices = select(records, rule)
     tables = build_tables(layout, choices, rule, errorbars)
-    families = [compare(table, reference, alpha) for table in tables] if reference is not None else []
+    tables = arrange(tables, options.metrics, options.names, options.order)
+    question = Question(alpha=options.alpha, estimand=options.estimand, family=options.family)
+    families = compare(tables, reference, question) if reference is not None else []
     footer = [
-        f"Accuracy in percent on the held-out domain (its in-split). Model selection: {RULE_TEXTS[rule]}.",
+        *_about(tables, rule),
         *_trials_and_errors(tables, errorbars),
         *_marks(tables),
         *several_runs(choices),
@@ -130,7 +189,27 @@ def _build(
     ]
     shown = tuple(family for family in families if family.comparisons)
     warnings = (*provenance.warnings, *contradictions(results), *competing_runs(records))
-    return Report(rule, errorbars, tuple(tables), shown, tuple(footer), warnings)
+    return Report(rule, errorbars, tuple(tables), shown, tuple(footer), warnings, tuple(_panels(shown, options)))
+
+
+def _panels(families: Sequence[Family], options: Options) -> Iterable[Panel]:
+    for family in families:
+        if options.effects:
+            yield effects_panel(family)
+        if options.posthoc is not None:
+            yield rank_panel(family, options.posthoc)
+        if options.plan is not None:
+            yield plan_panel(family, options.plan)
+
+
+def _about(tables: Iterable[Table], rule: str) -> list[str]:
+    """Say what the numbers of each protocol are and how they were selected; once for protocols of which it is the same."""
+    said: dict[str, list[str]] = {}
+    for protocol in dict.fromkeys(table.protocol for table in tables):
+        of_protocol = scheme(protocol)
+        selection = f" Model selection: {RULE_TEXTS[rule]}." if of_protocol.validation is not None else ""
+        said.setdefault(f"{of_protocol.about}.{selection}", []).append(words(protocol))
+    return [f"{', '.join(names)}: {text}" if len(said) > 1 else text for text, names in said.items()]
 
 
 def contradictions(results: Results) -> list[str]:
@@ -147,7 +226,7 @@ def _trials_and_errors(tables: Iterable[Table], errorbars: str) -> list[str]:
     cells = [
         (f"{row.label} on {table.dataset} {column}", cell)
         for table in tables
-        if not table.is_average
+        if not table.is_average and not table.is_summary
         for row in table.rows
         for column, cell in zip(table.columns[:-1], row.cells[:-1], strict=True)
         if cell.state is State.VALUE
@@ -155,7 +234,7 @@ def _trials_and_errors(tables: Iterable[Table], errorbars: str) -> list[str]:
     if not cells:
         return ["No cell has a number under this rule."]
     most = max(cell.n for _, cell in cells)
-    fewer = [f"{where} ({cell.n})" for where, cell in cells if cell.n < most]
+    fewer = list(dict.fromkeys(f"{where} ({cell.n})" for where, cell in cells if cell.n < most))
     told = ", ".join(fewer[:8]) + (f" and {len(fewer) - 8} more" if len(fewer) > 8 else "")
     lines = [f"Trials per cell: {most}{f'; fewer in {told}' if fewer else ''}."]
     if any(cell.error is not None for _, cell in cells):
@@ -163,7 +242,7 @@ def _trials_and_errors(tables: Iterable[Table], errorbars: str) -> list[str]:
     return [f"{lines[0]} One trial gives no error bar."]
 
 
-def _marks(tables: Iterable[Table]) -> list[str]:
+def _marks(tables: Sequence[Table]) -> list[str]:
     rows = [row for table in tables for row in table.rows]
     states = {cell.state for row in rows for cell in row.cells}
     marks = []
@@ -171,8 +250,14 @@ def _marks(tables: Iterable[Table]) -> list[str]:
         marks.append("–: not run.")
     if State.INCOMPLETE in states:
         marks.append("X: incomplete (a run is unfinished, or the rule lacks the runs or values it needs).")
-    used = {row.mark for row in rows}
-    marks += [f"[{mark}]: {meaning}." for mark, meaning in UNLABELED_MARKS.items() if mark in used]
+    used: dict[str, set[str]] = {}
+    for table in tables:
+        for row in table.rows:
+            used.setdefault(row.mark, set()).add(table.protocol)
+    for mark, meaning in UNLABELED_MARKS.items():
+        if mark in used:
+            is_held_out = all(scheme(protocol).cells is held_out for protocol in used[mark])
+            marks.append(f"[{mark}]: {meaning if is_held_out else meaning.replace(' of the held-out domain', '')}.")
     return [" ".join(marks)] if marks else []
 
 

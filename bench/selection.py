@@ -1,6 +1,6 @@
 """Model selection: which step of which hparams is reported. Pure; owns no file, no table and no test.
 
-DomainBed's three rules to the digit, and `last`:
+DomainBed's three rules to the digit, and `last`, for `leave_one_domain_out`:
 
 | rule              | validation value                                                     | step            |
 |-------------------|----------------------------------------------------------------------|-----------------|
@@ -11,7 +11,8 @@ DomainBed's three rules to the digit, and `last`:
 | last              | as training-domain, only to choose between several hparams           | last            |
 
 The hparams with the best validation value are taken, and env{test}_in_acc at the chosen step is reported. Ties go as in
-DomainBed: to the earliest step, and to the largest hparams seed (then to the last trial id).
+DomainBed: to the earliest step, and to the largest hparams seed (then to the last trial id). For the other protocols
+`bench.measures` says what validation and reported values are; where there is no validation every rule takes the last step.
 
 Where DomainBed's code depends on accidents, this does not: the order of records is irrelevant; of duplicates of one
 evaluation the last counts (DomainBed's leave-one-out drops such a step); a validation value that is NaN or cannot be
@@ -30,11 +31,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.errors import SpecError, UnknownName
+from bench.measures import DEFAULT_PROTOCOL as DEFAULT_PROTOCOL
+from bench.measures import Scheme, label, number, scheme, settings
+from bench.measures import count_domains as count_domains
+from bench.measures import held_out as held_out
 from bench.registry import unknown_name
 
 DOMAINBED_RULES = ("training-domain", "leave-one-out", "oracle")
 RULES = (*DOMAINBED_RULES, "last")
-DEFAULT_PROTOCOL = "leave_one_domain_out"
 
 
 class Row(NamedTuple):
@@ -46,7 +50,11 @@ class Row(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What one choice is made for: a row, in a protocol, on one held-out domain of a data set, in one trial."""
+    """What one choice is made for: a row, in a protocol, in one cell of a data set's table, in one trial.
+
+    `protocol` is its label, with its options (`bench.measures.label`). `test_domain` is the cell's domain: the held-out
+    one, or what `bench.measures` says.
+    """
 
     protocol: str
     dataset: str
@@ -60,16 +68,16 @@ class Choice:
     """The evaluation that is reported for one cell and trial, and why.
 
     Attributes:
-        protocol: registered protocol.
+        protocol: registered protocol, with its options.
         dataset: data set.
         algorithm: row label: the predictor's name, for main predictors the algorithm's.
         backbone: backbone name; empty for DomainBed's sweeps.
         pretrained: tag of the weights.
-        test_domain: 0-based index of the held-out domain.
+        test_domain: 0-based index of the cell's domain, mostly the held-out one.
         trial_seed: trial.
         hparams_seed: the chosen hparams.
         step: the chosen step.
-        value: accuracy on the held-out domain's "in" split, in 0..1.
+        value: the protocol's main number, e.g. accuracy on the held-out domain's "in" split, in 0..1.
         validation: the rule's validation value of the choice; None where `last` needed none.
         trial: id of the chosen trial.
         n_candidates: finished trials (hparams) that the choice was made from.
@@ -124,18 +132,6 @@ def select(records: Iterable[Mapping[str, Any]], rule: str) -> list[Choice]:
     return sorted(found, key=lambda choice: choice.group)
 
 
-def settings(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give the mapping that holds a record's dataset, algorithm and seeds: the record, or DomainBed's `args` in it."""
-    args = record.get("args")
-    return args if isinstance(args, Mapping) else record
-
-
-def held_out(record: Mapping[str, Any]) -> tuple[int, ...]:
-    """Give the 0-based indices of the domains that a record's training held out."""
-    told = settings(record)
-    return tuple(told["test_domains"] if "test_domains" in told else told["test_envs"])
-
-
 def row_of(record: Mapping[str, Any]) -> Row:
     """Give the row that a record belongs to."""
     told = settings(record)
@@ -144,40 +140,36 @@ def row_of(record: Mapping[str, Any]) -> Row:
 
 
 def groups_of(record: Mapping[str, Any]) -> list[Group]:
-    """Give the groups that a record belongs to: one for each domain that its training held out.
+    """Give the groups that a record belongs to: one for each cell that it fills, e.g. each domain it held out.
 
     Raises:
         SpecError: it lacks what every record has.
     """
     told = settings(record)
     try:
-        protocol, seed = str(told.get("protocol") or DEFAULT_PROTOCOL), int(told["trial_seed"])
+        protocol, seed = label(record), int(told["trial_seed"])
         row, dataset = row_of(record), str(told["dataset"])
-        int(record["step"]), int(told["hparams_seed"])
-        return [Group(protocol, dataset, row, int(domain), seed) for domain in held_out(record)]
+        int(record["step"]), int(told["hparams_seed"]), held_out(record)
+        return [Group(protocol, dataset, row, int(domain), seed) for domain in scheme(protocol).cells(record)]
     except (KeyError, TypeError, ValueError) as error:
         needs = "dataset, algorithm, test_domains (or test_envs), trial_seed, hparams_seed and step"
         reason = f"{type(error).__name__} {error}"
         raise SpecError(f"this is no record ({reason}), it needs {needs}: {str(record)[:200]}") from None
 
 
-def count_domains(record: Mapping[str, Any]) -> int:
-    """Count the domains of a record's data set: its `domains`, else env0, env1, … as far as they go."""
-    if record.get("domains"):
-        return len(record["domains"])
-    count = 0
-    while f"env{count}_out_acc" in record or f"env{count}_in_acc" in record:
-        count += 1
-    return count
+def is_pair(record: Mapping[str, Any]) -> bool:
+    """Say whether a record is of a run that serves leave-one-domain-out selection alone, with two held-out domains."""
+    return len(held_out(record)) != 1 and scheme(label(record)).has_pairs
 
 
 @dataclass
 class _Candidate:
-    """One training with a single held-out domain: its records by step."""
+    """One training as it counts for one cell: its records by step."""
 
     hparams_seed: int
     trial: str
     test_domain: int
+    scheme: Scheme
     steps: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     pairs: dict[int, dict[int, float]] = field(default_factory=dict)
     """Leave-one-out validation: step -> other held-out domain -> its accuracy."""
@@ -194,16 +186,16 @@ def _grouped(records: Iterable[Mapping[str, Any]]) -> dict[Group, list[_Candidat
     for record in records:
         groups = groups_of(record)
         seed, trial, step = int(settings(record)["hparams_seed"]), str(record.get("trial", "")), int(record["step"])
-        if len(groups) == 1:
-            candidates = singles[groups[0]]
-            candidate = candidates.setdefault((seed, trial), _Candidate(seed, trial, groups[0].test_domain))
-            candidate.steps[step] = record
+        if not is_pair(record):
+            for group in groups:
+                made = _Candidate(seed, trial, group.test_domain, scheme(group.protocol))
+                singles[group].setdefault((seed, trial), made).steps[step] = record
         elif len(groups) == 2:
             for group, other in zip(groups, reversed(groups), strict=True):
                 seen = pairs.setdefault(group, {}).setdefault(seed, {}).setdefault(step, {})
                 # Two runs of one pair: the larger trial id counts, so that the order of records does not.
                 if trial >= seen.get(other.test_domain, ("", 0.0))[0]:
-                    seen[other.test_domain] = (trial, _number(record, f"env{other.test_domain}_in_acc"))
+                    seen[other.test_domain] = (trial, number(record, f"env{other.test_domain}_in_acc"))
     for group, candidates in singles.items():
         for candidate in candidates.values():
             for step, seen in pairs.get(group, {}).get(candidate.hparams_seed, {}).items():
@@ -212,6 +204,9 @@ def _grouped(records: Iterable[Mapping[str, Any]]) -> dict[Group, list[_Candidat
 
 
 def _choose(group: Group, candidates: list[_Candidate], best_step: Callable[[_Candidate], _Step]) -> Choice | None:
+    of_protocol = scheme(group.protocol)
+    if of_protocol.validation is None:
+        best_step = _at_last
     options = [(best_step(candidate), candidate) for candidate in candidates]
     if best_step is not _at_last or len(options) > 1:
         options = [option for option in options if not math.isnan(option[0].validation)]
@@ -219,7 +214,7 @@ def _choose(group: Group, candidates: list[_Candidate], best_step: Callable[[_Ca
         return None
     chosen, candidate = max(options, key=lambda option: (option[0].validation, option[1].hparams_seed, option[1].trial))
     record = candidate.steps[chosen.step]
-    value = _number(record, f"env{group.test_domain}_in_acc")
+    value = of_protocol.value(record, group.test_domain)
     if not math.isfinite(value):
         return None
     return Choice(
@@ -239,8 +234,7 @@ def _choose(group: Group, candidates: list[_Candidate], best_step: Callable[[_Ca
 
 
 def _by_training_domains(candidate: _Candidate) -> _Step:
-    test_domain = candidate.test_domain
-    return _best({step: _training_domain_accuracy(record, test_domain) for step, record in candidate.steps.items()})
+    return _best({step: _validation(candidate, step) for step in candidate.steps})
 
 
 def _by_leaving_one_out(candidate: _Candidate) -> _Step:
@@ -249,12 +243,12 @@ def _by_leaving_one_out(candidate: _Candidate) -> _Step:
 
 def _by_oracle(candidate: _Candidate) -> _Step:
     step = max(candidate.steps)
-    return _Step(_number(candidate.steps[step], f"env{candidate.test_domain}_out_acc"), step)
+    return _Step(candidate.scheme.oracle(candidate.steps[step], candidate.test_domain), step)
 
 
 def _at_last(candidate: _Candidate) -> _Step:
     step = max(candidate.steps)
-    return _Step(_training_domain_accuracy(candidate.steps[step], candidate.test_domain), step)
+    return _Step(_validation(candidate, step), step)
 
 
 _RULES: dict[str, Callable[[_Candidate], _Step]] = {
@@ -274,11 +268,9 @@ def _best(validation: dict[int, float]) -> _Step:
     return _Step(validation[best], best)
 
 
-def _training_domain_accuracy(record: Mapping[str, Any], test_domain: int) -> float:
-    others = [domain for domain in range(count_domains(record)) if domain != test_domain]
-    values = [_number(record, f"env{domain}_out_acc") for domain in others]
-    # np.mean, not a sum: ties must fall as in DomainBed, to the last bit.
-    return float(np.mean(values)) if values else math.nan
+def _validation(candidate: _Candidate, step: int) -> float:
+    read = candidate.scheme.validation
+    return read(candidate.steps[step]) if read is not None else math.nan
 
 
 def _left_out_accuracy(candidate: _Candidate, step: int) -> float:
@@ -288,8 +280,3 @@ def _left_out_accuracy(candidate: _Candidate, step: int) -> float:
     if not others or any(domain not in seen for domain in others):
         return math.nan
     return float(np.sum([seen[domain] for domain in others]) / len(others))
-
-
-def _number(record: Mapping[str, Any], key: str) -> float:
-    value = record.get(key)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan

@@ -6,11 +6,12 @@ Paths, hosts, devices, worker counts and launchers are no part of it: moving the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ class TrialSpec:
         skip_bad_images: leave undecodable images out instead of stopping.
         captions: "" for those beside the data set, "file:<digest>" for a file that was given.
         pool: "" for the built-in anchor pool, "file:<digest>" for one that was given.
+        options: the protocol's options that are not at their defaults, e.g. {"setting": "open"}; see
+            `sweep list protocols NAME`.
+        metrics: further metrics of every evaluated view, names of `bench.metrics.METRICS`.
+        transfer_to: data sets to test on beside the one that is trained on, for protocols that transfer.
     """
 
     protocol: str
@@ -67,6 +72,9 @@ class TrialSpec:
     skip_bad_images: bool = False
     captions: str = ""
     pool: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    transfer_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check all fields at once.
@@ -75,7 +83,10 @@ class TrialSpec:
             SpecError: names every field that is wrong, its value and what is allowed.
         """
         object.__setattr__(self, "test_domains", tuple(int(domain) for domain in self.test_domains))
-        object.__setattr__(self, "hparams", dict(self.hparams))
+        for name in ("hparams", "options"):
+            object.__setattr__(self, name, dict(getattr(self, name)))
+        for name in ("metrics", "transfer_to"):
+            object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
         for name in ("holdout_fraction", "uda_holdout_fraction"):  # 0 and 0.0 are one trial
             object.__setattr__(self, name, float(getattr(self, name)))
         checks = {
@@ -97,14 +108,13 @@ class TrialSpec:
         if wrong:
             raise SpecError("this trial is not valid: " + "; ".join(wrong))
 
-    @property
+    @functools.cached_property
     def trial_id(self) -> str:
         """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON.
 
         Optional fields at their defaults are left out of it, so that a field added later renames no old trial.
         """
-        named = {field.name: field.default for field in dataclasses.fields(self)}
-        told = {name: value for name, value in self.to_json().items() if value != named[name]}
+        told = {name: value for name, value in self.to_json().items() if value != _DEFAULTS[name]}
         canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -115,7 +125,8 @@ class TrialSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Give the spec as plain JSON values."""
-        return {**dataclasses.asdict(self), "test_domains": list(self.test_domains)}
+        listed = {name: list(getattr(self, name)) for name in ("test_domains", "metrics", "transfer_to")}
+        return {**dataclasses.asdict(self), **listed}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrialSpec:
@@ -124,8 +135,8 @@ class TrialSpec:
         Raises:
             SpecError: fields are missing, unknown or of a wrong type.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        required = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+        names = set(_DEFAULTS)
+        required = {name for name, default in _DEFAULTS.items() if default is dataclasses.MISSING}
         unknown, missing = sorted(set(value) - names), sorted(required - set(value))
         if unknown or missing:
             raise SpecError(f"this is no trial of this version: unknown fields {unknown}, missing fields {missing}")
@@ -133,6 +144,14 @@ class TrialSpec:
             return cls(**{name: value[name] for name in names if name in value})
         except (TypeError, ValueError) as error:
             raise SpecError(f"this is no trial of this version: {error}") from None
+
+
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(TrialSpec)} | {
+    "options": {},
+    "metrics": [],
+    "transfer_to": [],
+}
+"""Defaults as plain JSON values; MISSING where a field must be given."""
 
 
 @dataclass(frozen=True, kw_only=True)

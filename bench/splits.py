@@ -9,6 +9,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from bench.errors import SpecError
+
 
 def base_and_new(labels: Iterable[int]) -> tuple[list[int], list[int]]:
     """Split the classes present in `labels` into base and new: sorted, the first ceil(n / 2) are base (CoOp, CoCoOp)."""
@@ -70,3 +72,29 @@ UNIVERSAL_SPLITS = {
     "DomainNet": _universal(300, 250, 330, 345),
 }
 """UEO's published splits (Liang et al., ICML 2024, released code)."""
+
+
+def universal_split(dataset: str, n_classes: int) -> UniversalSplit:
+    """Give UEO's published split of a data set, else one of ours in about its proportions.
+
+    Ours: of C classes the first int(3C/4) are known, int(3/4) of those come in the partial setting and are shared in
+    the open-partial one, and the first half of the unknown ones come in the open settings.
+
+    Raises:
+        SpecError: there are too few classes for it, or not as many as the published split is of.
+    """
+    if dataset in UNIVERSAL_SPLITS:
+        split = UNIVERSAL_SPLITS[dataset]
+        if len(split.test) != n_classes:
+            raise SpecError(
+                f"the published class split of {dataset} is of {len(split.test)} classes, this copy has {n_classes}"
+            )
+        return split
+    if n_classes < MIN_CLASSES:
+        raise SpecError(f"universal needs at least {MIN_CLASSES} classes, {dataset} has {n_classes}")
+    n_known = 3 * n_classes // 4
+    return _universal(n_known, 3 * n_known // 4, n_known + (n_classes - n_known) // 2, n_classes)
+
+
+MIN_CLASSES = 5
+"""Fewer leave no unknown class for the tests alone."""

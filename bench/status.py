@@ -104,7 +104,8 @@ class TrialStatus:
     @property
     def held_out(self) -> str:
         """Short names of the held-out domains, or their indices where names are not known without the files."""
-        return "+".join(domain_name(self.dataset, index) for index in self.spec.get("test_domains", ()))
+        named = "+".join(domain_name(self.dataset, index) for index in self.spec.get("test_domains", ()))
+        return named or ("none" if self.spec else "?")
 
     @property
     def label(self) -> str:
@@ -112,7 +113,7 @@ class TrialStatus:
         seeds = f"trial {self.spec.get('trial_seed', '?')}"
         if self.spec.get("hparams_seed"):
             seeds += f", hparams {self.spec['hparams_seed']}"
-        return f"{self.algorithm} on {self.dataset}, held out {self.held_out or '?'}, {seeds}"
+        return f"{self.algorithm} on {self.dataset}, held out {self.held_out}, {seeds}"
 
     @property
     def step(self) -> int:

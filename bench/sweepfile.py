@@ -39,6 +39,9 @@ class Sweep:
         pairs: add the runs with two held-out domains, which leave-one-domain-out selection needs.
         test_domains: names or 0-based indices; empty = each domain in turn.
         unlabeled, uda_holdout_fraction, evaluate, skip_bad_images: as in `TrialSpec`.
+        options: options of the protocol, e.g. {"setting": "open"}.
+        metrics: further metrics of every view, e.g. ("nll", "ece").
+        transfer_to: data sets to test on besides, for the protocol `transfer`.
     """
 
     algorithms: tuple[str, ...]
@@ -59,6 +62,9 @@ class Sweep:
     uda_holdout_fraction: float = 0.0
     evaluate: str = "selection"
     skip_bad_images: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    transfer_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Take lists for tuples, and check the numbers that no trial would show to be wrong.
@@ -66,7 +72,7 @@ class Sweep:
         Raises:
             SpecError: names all that is wrong.
         """
-        for name in ("algorithms", "datasets", "test_domains"):
+        for name in ("algorithms", "datasets", "test_domains", "metrics", "transfer_to"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(map(str, value)))
         checks = {
@@ -76,6 +82,7 @@ class Sweep:
             "n_hparams": (self.n_hparams > self.n_hparams_from, f"above n_hparams_from={self.n_hparams_from}"),
             "n_hparams_from": (self.n_hparams_from >= 0, "a whole number from 0"),
             "hparams": (isinstance(self.hparams, Mapping), 'a mapping of names to values, e.g. {"lr": 1e-5}'),
+            "options": (isinstance(self.options, Mapping), 'a mapping of names to values, e.g. {"setting": "open"}'),
         }
         wrong = [
             f"{name}={getattr(self, name)!r} (allowed: {allowed})" for name, (ok, allowed) in checks.items() if not ok
@@ -85,7 +92,7 @@ class Sweep:
 
 
 def with_options(wanted: Iterable[Sweep | TrialSpec], options: Mapping[str, Any]) -> list[Sweep | TrialSpec]:
-    """Let the command's `options` (fields of `Sweep`) win over what a sweep file says.
+    """Let the command's `options` (fields of `Sweep`) win over what a sweep file says; protocol options one by one.
 
     Raises:
         SpecError: the file gives single trials, whose fields are settled.
@@ -94,7 +101,14 @@ def with_options(wanted: Iterable[Sweep | TrialSpec], options: Mapping[str, Any]
     if options and any(isinstance(each, TrialSpec) for each in listed):
         names = ", ".join("--" + name.replace("_", "-") for name in options)
         raise SpecError(f"this sweep file lists single trials, so it cannot be combined with {names}; change the file")
-    return [dataclasses.replace(each, **options) if isinstance(each, Sweep) else each for each in listed]
+    return [_changed(each, options) if isinstance(each, Sweep) else each for each in listed]
+
+
+def _changed(sweep: Sweep, options: Mapping[str, Any]) -> Sweep:
+    of_protocol = {**sweep.options, **options.get("options", {})}
+    if options.get("protocol", sweep.protocol) != sweep.protocol:
+        of_protocol = dict(options.get("options", {}))  # another protocol has other options
+    return dataclasses.replace(sweep, **{**options, "options": of_protocol})
 
 
 def load_sweep(name: str) -> tuple[str, list[Sweep | TrialSpec]]:

@@ -1,5 +1,7 @@
 """Tables as numbers: one for each data set (methods x domains), one of averages over data sets. Formats nothing.
 
+A protocol that reports several numbers has such tables for each, and before them a summary (methods x numbers).
+
 A hole stays a hole: the average of a row with a missing cell is missing too, never an average over fewer domains.
 """
 
@@ -7,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
 
 from bench import domainbed
 from bench.errors import Conflict
+from bench.measures import Measure, further_measures, label, scheme
+from bench.metrics import harmonic_mean
 from bench.selection import Choice, Group, Row, count_domains, row_of
 from bench.stats import error_bar
 
@@ -40,12 +44,14 @@ class Trial:
     """One trial's number in a cell.
 
     Attributes:
-        value: accuracy in percent.
+        value: accuracy, or another measure, in percent.
         pairing: what must agree for a paired comparison: digests of split and class list (None where not recorded).
+        choice: the evaluation that it is of; None in an average.
     """
 
     value: float
     pairing: tuple[object, ...]
+    choice: Choice | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,11 +98,15 @@ class Table:
     """One table.
 
     Attributes:
-        protocol: registered protocol.
-        selection: selection rule.
+        protocol: registered protocol, with its options.
+        selection: selection rule; "last" where the protocol has nothing to select on.
         dataset: data set, or `AVERAGES`.
-        columns: short names of the domains (of the data sets in a table of averages), then `AVERAGE`.
+        columns: short names of the domains (of the data sets in a table of averages), then `AVERAGE`; in a summary the
+            names of the measures.
         rows: the methods.
+        measures: what each column is a number of.
+        is_summary: its columns are the averages of other tables, one for each measure.
+        is_shown: text shows it; CSV and JSON hold all tables but summaries.
     """
 
     protocol: str
@@ -104,11 +114,19 @@ class Table:
     dataset: str
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
+    measures: tuple[Measure, ...]
+    is_summary: bool = False
+    is_shown: bool = True
 
     @property
     def is_average(self) -> bool:
-        """Whether its columns are data sets."""
+        """Whether it is of several data sets."""
         return self.dataset == AVERAGES
+
+    @property
+    def measure(self) -> Measure:
+        """What it is a table of; of a summary the first one."""
+        return self.measures[0]
 
 
 @dataclass(frozen=True)
@@ -118,14 +136,16 @@ class Layout:
     Attributes:
         rows: rows in order, with their labels.
         domains: (protocol, data set) -> short names of its domains, in the order of the tables.
-        marks: rows whose method saw unlabelled images of the held-out domain, with their marks.
+        marks: (protocol, row) whose method saw unlabelled images of the held-out domain, with their marks.
         started: groups for which something was run, finished or not.
+        measures: protocol -> what its records hold.
     """
 
     rows: Mapping[Row, str]
     domains: Mapping[tuple[str, str], tuple[str, ...]]
-    marks: Mapping[Row, str]
+    marks: Mapping[tuple[str, Row], str]
     started: frozenset[Group]
+    measures: Mapping[str, tuple[Measure, ...]]
 
 
 def lay_out(
@@ -154,8 +174,9 @@ def lay_out(
     return Layout(
         rows=dict(zip(rows, label_rows(rows), strict=True)),
         domains={key: domains[key] for key in order},
-        marks={row_of(record): mark for record in records if (mark := _mark(record))},
+        marks={(label(record), row_of(record)): mark for record in records if (mark := _mark(record))},
         started=started,
+        measures={protocol: _measures(protocol, records) for protocol in dict.fromkeys(key[0] for key in order)},
     )
 
 
@@ -168,27 +189,87 @@ def build_tables(layout: Layout, choices: Sequence[Choice], selection: str, erro
         selection: the rule, for the record.
         errorbars: one of `bench.stats.ERROR_BARS`.
     """
-    by_cell: dict[tuple[str, str, Row, int], dict[int, Trial]] = {}
+    found: dict[_Key, dict[int, Choice]] = {}
     for choice in choices:
-        trials = by_cell.setdefault((choice.protocol, choice.dataset, choice.row, choice.test_domain), {})
-        pairing = (choice.record.get("split_digest"), choice.record.get("class_digest"))
-        trials[choice.trial_seed] = Trial(100 * choice.value, pairing)
-    started = {(group.protocol, group.dataset, group.row, group.test_domain) for group in layout.started}
+        key = (choice.protocol, choice.dataset, choice.row, choice.test_domain)
+        found.setdefault(key, {})[choice.trial_seed] = choice
     tables: list[Table] = []
     for protocol in dict.fromkeys(protocol for protocol, _ in layout.domains):
-        of_protocol: list[Table] = []
-        for dataset, names in ((dataset, names) for (p, dataset), names in layout.domains.items() if p == protocol):
-            rows = []
-            for row, label in layout.rows.items():
-                keys = [(protocol, dataset, row, domain) for domain in range(len(names))]
-                if any(key in started for key in keys):
-                    cells = [_cell(by_cell.get(key, {}), key in started, errorbars) for key in keys]
-                    rows.append(_table_row(label, row, cells, layout, errorbars))
-            of_protocol.append(Table(protocol, selection, dataset, (*names, AVERAGE), tuple(rows)))
-        tables += of_protocol
-        if len(of_protocol) > 1:
-            tables.append(_averages(of_protocol, layout, errorbars))
+        rule = selection if scheme(protocol).validation is not None else "last"
+        by_measure: dict[str, list[Table]] = {each.name: [] for each in layout.measures[protocol]}
+        for dataset in (dataset for of_protocol, dataset in layout.domains if of_protocol == protocol):
+            of_dataset = _tables_of(protocol, dataset, rule, layout, found, errorbars)
+            tables += _with_summary(of_dataset)
+            for table in of_dataset:
+                by_measure[table.measure.name].append(table)
+        if len(next(iter(by_measure.values()))) > 1:
+            averages: list[Table] = []
+            for of_measure in by_measure.values():
+                averages.append(_averages(of_measure, averages, layout, errorbars))
+            tables += _with_summary(averages)
     return tables
+
+
+_Key = tuple[str, str, Row, int]
+
+
+def _tables_of(
+    protocol: str, dataset: str, rule: str, layout: Layout, found: Mapping[_Key, Mapping[int, Choice]], errorbars: str
+) -> list[Table]:
+    """Fill the tables of one data set, one for each measure."""
+    names = layout.domains[protocol, dataset]
+    started = {group[:4] for group in layout.started}
+    columns = _columns(protocol, dataset, names, started)
+    tables: list[Table] = []
+    for measure in layout.measures[protocol]:
+        rows = []
+        for row, shown_as in layout.rows.items():
+            keys = [(protocol, dataset, row, domain) for domain in columns]
+            if any(key in started for key in keys):
+                trials = [_trials(found.get(key, {}), measure, key[-1]) for key in keys]
+                cells = [_cell(each, key in started, errorbars) for key, each in zip(keys, trials, strict=True)]
+                average = _average_of(measure, row, tables, cells, errorbars)
+                rows.append(_table_row(shown_as, row, cells, average, layout, protocol))
+        heads = (*(names[domain] for domain in columns), AVERAGE)
+        tables.append(Table(protocol, rule, dataset, heads, tuple(rows), (measure,) * len(heads)))
+    return tables
+
+
+def _columns(protocol: str, dataset: str, names: Sequence[str], started: Iterable[_Key]) -> list[int]:
+    """Choose the domains that are columns: all, or those with trials where the protocol fills no others."""
+    if not scheme(protocol).only_filled:
+        return list(range(len(names)))
+    return sorted({key[3] for key in started if key[:2] == (protocol, dataset)})
+
+
+def _with_summary(tables: list[Table]) -> list[Table]:
+    """Put a summary before the tables of several measures, and hide those that say nothing more."""
+    if len(tables) == 1:
+        return tables
+    first = tables[0]
+    rows = []
+    for place, row in enumerate(first.rows):
+        rows.append(replace(row, cells=tuple(table.rows[place].cells[-1] for table in tables)))
+    measures = tuple(table.measure for table in tables)
+    columns = tuple(measure.name for measure in measures)
+    summary = replace(first, columns=columns, rows=tuple(rows), measures=measures, is_summary=True)
+    is_wide = len(first.columns) > 2
+    return [summary, *(replace(table, is_shown=is_wide and table.measure.is_detailed) for table in tables)]
+
+
+def _measures(protocol: str, records: Sequence[Mapping[str, object]]) -> tuple[Measure, ...]:
+    of_protocol = [record for record in records if label(record) == protocol]
+    return (*scheme(protocol).measures, *further_measures(protocol, of_protocol))
+
+
+def _trials(chosen: Mapping[int, Choice], measure: Measure, domain: int) -> dict[int, Trial]:
+    trials = {}
+    for seed, choice in chosen.items():
+        value = measure.read(choice.record, domain)
+        if np.isfinite(value):
+            pairing = (choice.record.get("split_digest"), choice.record.get("class_digest"))
+            trials[seed] = Trial(100 * value, pairing, choice)
+    return trials
 
 
 def label_rows(rows: Sequence[Row]) -> list[str]:
@@ -214,7 +295,7 @@ def best_and_second(table: Table, column: int, digits: int = 1) -> tuple[set[int
     """
     means = {place: row.cells[column].mean for place, row in enumerate(table.rows)}
     shown = {place: round(mean, digits) for place, mean in means.items() if mean is not None}
-    ranks = sorted(set(shown.values()), reverse=True)
+    ranks = sorted(set(shown.values()), reverse=not table.measures[column].lower_is_better)
     best = {place for place, mean in shown.items() if len(shown) > 1 and mean == ranks[0]}
     second = {place for place, mean in shown.items() if len(shown) > 2 and len(ranks) > 1 and mean == ranks[1]}
     return best, second if len(best) == 1 else set()
@@ -226,21 +307,46 @@ def natural(name: str) -> tuple[tuple[bool, float, str], ...]:
     return tuple((False, float(part), "") if part[0] in "0123456789" else (True, 0.0, part.lower()) for part in parts)
 
 
-def _averages(tables: Sequence[Table], layout: Layout, errorbars: str) -> Table:
+def _averages(tables: Sequence[Table], before: Sequence[Table], layout: Layout, errorbars: str) -> Table:
+    """Average the tables of one measure over data sets; `before` are the averages of the measures before it."""
     rows = []
+    first = tables[0]
     shown = {row.row for table in tables for row in table.rows}
-    for row, label in ((row, label) for row, label in layout.rows.items() if row in shown):
+    for row, shown_as in ((row, words) for row, words in layout.rows.items() if row in shown):
         cells = []
         for table in tables:
             found = [each.cells[-1] for each in table.rows if each.row == row]
             cells.append(found[0] if found else Cell(State.NOT_RUN, None, None, {}))
-        rows.append(_table_row(label, row, cells, layout, errorbars))
+        average = _average_of(first.measure, row, before, cells, errorbars)
+        rows.append(_table_row(shown_as, row, cells, average, layout, first.protocol))
     columns = (*(table.dataset for table in tables), AVERAGE)
-    return Table(tables[0].protocol, tables[0].selection, AVERAGES, columns, tuple(rows))
+    return Table(first.protocol, first.selection, AVERAGES, columns, tuple(rows), (first.measure,) * len(columns))
 
 
-def _table_row(label: str, row: Row, cells: list[Cell], layout: Layout, errorbars: str) -> TableRow:
-    return TableRow(label, row, (*cells, _average(cells, errorbars)), layout.marks.get(row, ""))
+def _table_row(
+    shown_as: str, row: Row, cells: Sequence[Cell], average: Cell, layout: Layout, protocol: str
+) -> TableRow:
+    return TableRow(shown_as, row, (*cells, average), layout.marks.get((protocol, row), ""))
+
+
+def _average_of(measure: Measure, row: Row, before: Sequence[Table], cells: Sequence[Cell], errorbars: str) -> Cell:
+    """Average a row's cells; a harmonic mean is that of the averages of its two measures, as papers print it."""
+    if measure.of is None:
+        return _average(cells, errorbars)
+    first, second = (
+        next(each.cells[-1] for each in table.rows if each.row == row)
+        for name in measure.of
+        for table in before
+        if table.measure.name == name
+    )
+    if first.mean is None or second.mean is None:
+        return first if first.mean is None else second
+    trials = {}
+    for seed in sorted(set(first.trials) & set(second.trials)):
+        one, other = first.trials[seed], second.trials[seed]
+        trials[seed] = Trial(harmonic_mean(one.value, other.value), one.pairing)
+    error = error_bar([trial.value for trial in trials.values()], errorbars) if trials else None
+    return Cell(State.VALUE, harmonic_mean(first.mean, second.mean), error, trials)
 
 
 def _mark(record: Mapping[str, object]) -> str:
@@ -274,7 +380,7 @@ def _domains(records: Iterable[Mapping[str, object]]) -> dict[tuple[str, str], t
     named: dict[tuple[str, str], tuple[str, ...]] = {}
     counted: dict[tuple[str, str], int] = {}
     for record in records:
-        key = (str(record["protocol"]), str(record["dataset"]))
+        key = (label(record), str(record["dataset"]))
         counted[key] = max(counted.get(key, 0), count_domains(record))
         names = record.get("domains")
         if isinstance(names, list) and named.setdefault(key, tuple(names)) != tuple(names):

@@ -17,10 +17,11 @@ import torch
 
 from bench import files
 from bench.algorithm import Algorithm, Setup
-from bench.dataset import Dataset, find_dataset, read_captions
+from bench.dataset import Dataset, read_captions
 from bench.errors import Conflict, RunFailed, SpecError
 from bench.evaluation import Evaluated, Evaluator
 from bench.images import Batches, ImageStore
+from bench.measures import variant
 from bench.models import Backbone, load_backbone
 from bench.protocols import Protocol, Task, View
 from bench.registry import algorithms, protocols
@@ -84,6 +85,7 @@ class Trial:
             "trial": spec.trial_id,
             "protocol": spec.protocol,
             "protocol_version": spec.protocol_version,
+            **({"variant": variant(spec.options)} if spec.options else {}),
             "dataset": spec.dataset,
             "dataset_version": self.dataset.version,
             "algorithm": spec.algorithm,
@@ -105,7 +107,7 @@ class Trial:
             "class_digest": _digest(*self.task.class_names, *self.dataset.templates),
             "code": code_version(),
             "transductive": self.task.transductive,
-            "unlabeled": spec.unlabeled if self.task.unlabeled else "",
+            "unlabeled": self.task.unlabeled[0].name.partition("_")[2] if self.task.unlabeled else "",
             "notes": [*self.dataset.notes, *self.algorithm.notes()],
         }
 
@@ -123,13 +125,14 @@ def build(spec: TrialSpec, places: Places, device: torch.device, pulse: Callable
             f"this trial is of version {spec.protocol_version} of {spec.protocol}, the code has version "
             f"{protocol.version}: launch it anew, or use the code that it was launched with"
         )
-    dataset = find_dataset(spec.dataset).load(places)
+    dataset = protocol.load(spec, places)
     pulse("loading the backbone")
     backbone = load_backbone(spec.backbone, spec.pretrained, places).to(device)
     store = ImageStore(dataset, backbone.image, places.cache_folder(), pulse)
     if not spec.skip_bad_images:
         store.refuse_bad_images()
-    task = _without_bad(protocol.task(dataset, spec, needs_unlabeled="unlabeled" in kind.needs), store)
+    task = protocol.task(dataset, spec, needs_unlabeled="unlabeled" in kind.needs).measured(spec.metrics)
+    task = _without_bad(task, store)
     evaluator = Evaluator(
         store, backbone, task, places.cache_folder(), spec.hparams.get("eval_precision", "fp32"), pulse
     )
@@ -140,7 +143,7 @@ def build(spec: TrialSpec, places: Places, device: torch.device, pulse: Callable
         spec.hparams.get("augmentation", "none"),
         device,
     )
-    if spec.steps:
+    if spec.steps and not task.few_shot:
         batches.check((*(task.train if kind.uses_labelled else ()), *task.unlabeled))
     torch.manual_seed(spec.run_seed)
     algorithm = kind(_setup(spec, places, dataset, backbone, task, evaluator))
@@ -210,6 +213,8 @@ def _write_predictions(trial: Trial, attempt: Attempt, evaluated: list[Evaluated
             label = each.label or "main"
             arrays[f"{view.name}/{label}/predicted"] = each.predicted[view.name][order].astype(np.uint16)
             arrays[f"{view.name}/{label}/confidence"] = each.confidence[view.name][order].astype(np.float16)
+            if view.name in each.ood:  # in full: scores of bare cosines differ in the fourth digit
+                arrays[f"{view.name}/{label}/ood_score"] = each.ood[view.name][order]
     attempt.check()
     files.replace(attempt.run.predictions_path, lambda file: np.savez_compressed(file, **arrays))
 

@@ -5,6 +5,7 @@ have the byte order of their folders, torchvision ImageFolder's. Sources, licenc
 declarations below; the prompt of CLIPood's code for all of them is "a photo of a {}.".
 """
 
+from bench.dataset import Archive
 from bench.image_folders import ImageFolders, Version
 from bench.registry import datasets
 
@@ -66,6 +67,12 @@ datasets.add(
         roots=("PACS", "kfold", "PACS/images", "PACS/kfold"),
         class_folders=("dog", "elephant", "giraffe", "guitar", "horse", "house", "person"),
         counts=(2048, 2344, 1670, 3929),
+        short_sides=(227, 227, 227, 227),
+        by_hand=(
+            "Open the address in a browser (Google Drive asks before large files) and save PACS.zip",
+            "Check it: md5sum PACS.zip gives fd5db817f7cdafeef3bfd525aaf9b42e",
+            "Unpack it below --data-dir; the folder may stay kfold/ or be renamed to PACS/",
+        ),
         source=(
             "https://drive.google.com/uc?id=1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd (PACS.zip, "
             "md5 fd5db817f7cdafeef3bfd525aaf9b42e; holds the folder kfold)"
@@ -86,6 +93,12 @@ datasets.add(
         roots=("VLCS",),
         class_folders=("bird", "car", "chair", "dog", "person"),
         counts=(1415, 2656, 3282, 3376),
+        by_hand=(
+            "Open the address in a browser (Google Drive asks before large files) and save VLCS.tar.gz",
+            "Check it: md5sum VLCS.tar.gz gives 8870171eba660927d9668f4e515928e4",
+            "Unpack it below --data-dir, which makes VLCS/",
+        ),
+        oddities=("A copy built anew from the four sources has other file names, so other splits and another digest",),
         source=(
             "https://drive.google.com/uc?id=1skwblH1_okBwxWxmRsp9_qi15hyPpxg8 (VLCS.tar.gz, "
             "md5 8870171eba660927d9668f4e515928e4); the copy with CALTECH/full/0 is another one"
@@ -106,6 +119,11 @@ datasets.add(
         roots=("office_home", "OfficeHomeDataset_10072016"),
         class_folders=OFFICE_HOME_CLASSES,
         counts=(2427, 4365, 4439, 4357),
+        by_hand=(
+            "Open the address in a browser (Google Drive asks before large files) and save the archive",
+            "Check it: md5sum gives b1c14819770c4448fd5b6d931031c91c",
+            "Unpack it below --data-dir; the folder may stay OfficeHomeDataset_10072016/ or be renamed to office_home/",
+        ),
         source=(
             "https://drive.google.com/uc?id=1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC (OfficeHomeDataset_10072016.zip, "
             "md5 b1c14819770c4448fd5b6d931031c91c)"
@@ -145,10 +163,17 @@ datasets.add(
             "eccv_18_annotations.tar.gz), sorted into folders by DomainBed's download script"
         ),
         licence="CDLA-Permissive-1.0",
+        by_hand=(
+            "Download eccv_18_all_images_sm.tar.gz and eccv_18_annotations.tar.gz from the address",
+            "Sort the images into terra_incognita/location_<L>/<class>/ as DomainBed's domainbed/scripts/download.py does: "
+            "locations 38, 43, 46 and 100, the ten classes",
+        ),
+        oddities=("An image annotated with two of the classes lies in two class folders",),
         citation="Beery et al., Recognition in Terra Incognita, ECCV 2018",
     ),
 )
 
+_VISDA_2019 = "http://csr.bu.edu/ftp/visda/2019/multi-source"
 _DOMAIN_NET_CLEANED = (48129, 51605, 72266, 172500, 172947, 69128)
 _DOMAIN_NET_WHOLE = (48833, 53201, 75759, 172500, 175327, 70386)
 
@@ -159,10 +184,29 @@ datasets.add(
         summary=f"345 things in six styles; {_total(_DOMAIN_NET_CLEANED)} images without duplicates",
         domains=("clip", "info", "paint", "quick", "real", "sketch"),
         folders=("clipart", "infograph", "painting", "quickdraw", "real", "sketch"),
-        roots=("domain_net",),
+        roots=("domain_net", "DomainNet"),
         class_folders=DOMAIN_NET_CLASSES,
         may_lack={"painting": ("t-shirt",)},  # all ten of them are on the list of duplicates
         duplicates="domain_net_duplicates.txt",
+        split_lists={"train": "{}_train.txt", "test": "{}_test.txt"},
+        archives=tuple(
+            Archive(url=f"{_VISDA_2019}/{place}", file=place.rpartition("/")[2], into="domain_net")
+            for place in (
+                "groundtruth/clipart.zip",
+                "infograph.zip",
+                "groundtruth/painting.zip",
+                "quickdraw.zip",
+                "real.zip",
+                "sketch.zip",
+            )
+        ),
+        by_hand=(
+            "Official splits (for the protocols that use them): put <domain>_train.txt and <domain>_test.txt of all six "
+            "domains, from the same site, beside the domains' folders or into domain_net/splits/",
+            "Duplicates: put DomainBed's domainbed/misc/domain_net_duplicates.txt into domain_net/, or delete the files "
+            "that it lists",
+        ),
+        oddities=("Labels in the official lists follow another order than the folders; CLIPBed joins by folder name",),
         versions=(
             Version("cleaned", _DOMAIN_NET_CLEANED),
             Version(
@@ -202,6 +246,7 @@ datasets.add(
         ),
         total=56000,
         source="https://sviro.kl.dfki.de/?wpdmdl=1731 (SVIRO_DOMAINBED.zip)",
+        archives=(Archive(url="https://sviro.kl.dfki.de/?wpdmdl=1731", file="SVIRO_DOMAINBED.zip"),),
         licence="CC BY-NC-SA 4.0",
         citation="Dias Da Cruz et al., SVIRO: Synthetic Vehicle Interior Rear Seat Occupancy, WACV 2020",
     ),

@@ -1,4 +1,8 @@
-"""Any folder `root/<domain>/<class>/<image>` of one's own, by `--datasets folder:PATH`."""
+"""Any folder of one's own, by `--datasets folder:PATH`: `root/<domain>/<class>/<image>`, or images with metadata.
+
+A folder with a `metadata.csv` or `metadata.jsonl`, its own or one in each of its folders train, validation and test, is
+read as Hugging Face's image folders are: columns file_name, label (else the image's folder is the label), domain and text.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,12 @@ import numpy as np
 
 from bench.dataset import Dataset, DatasetInfo, Domain, captions_beside, clean_class_name, read_domain, some_of
 from bench.errors import Conflict, DataMissing, SpecError
+from bench.image_tables import dataset_of, read_table
 from bench.registry import datasets
 from bench.spec import Places
 
 LAYOUT = "expected root/<domain>/<class>/<image>"
+HUGGING_FACE_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,12 @@ class OwnFolder(DatasetInfo):
         root = Path(places.folder or self.place).expanduser()
         if not root.is_dir():
             raise DataMissing(f"there is no folder {root} for the data set {self.name}; {LAYOUT}")
+        tables = _metadata(root)
+        if tables:
+            rows = [
+                row for table, split in tables for row in read_table(table, root, split=split, label_from_folder=True)
+            ]
+            return dataset_of(self.name, root, rows)
         folders = _subfolders(root)
         classes = sorted({name for folder in folders for name in _subfolders(root / folder)})
         _check_number(root, "domain", folders)
@@ -70,6 +82,13 @@ def own_folder(argument: str) -> OwnFolder:
         licence="yours to know",
         citation="none",
     )
+
+
+def _metadata(root: Path) -> list[tuple[Path, str]]:
+    """Find the metadata of Hugging Face's image folders; give (table, split)."""
+    places = [(root, ""), *((root / split, split) for split in HUGGING_FACE_SPLITS)]
+    tables = [(place / f"metadata{suffix}", split) for place, split in places for suffix in (".csv", ".jsonl")]
+    return [(table, split) for table, split in tables if table.is_file()]
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -56,6 +56,10 @@ class IconsInfo(DatasetInfo):
             captions=captions_beside(root),
         )
 
+    def look(self, places: Places) -> Dataset | None:
+        """List the images if they are rendered."""
+        return self.load(places) if (places.cache_folder() / f"icons-v{VERSION}").is_dir() else None
+
 
 _CLASSES = read_classes()
 

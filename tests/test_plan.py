@@ -9,6 +9,7 @@ import pytest
 
 from bench.errors import BenchError, DataMissing, SpecError, UnknownName
 from bench.plan import plan, weights_place
+from bench.registry import algorithms, datasets
 from bench.spec import Places
 from bench.sweepfile import Sweep, load_sweep, sweep_files, with_options
 from tests import fakes
@@ -193,3 +194,104 @@ def test_sweep_files_that_come_with_us_name_known_things(path: Path) -> None:
         assert isinstance(each, Sweep)
         assert set(each.algorithms) <= set(algorithms)
         assert set(each.datasets) <= set(datasets)
+
+
+class FakeUnlabeled(fakes.FakeMethod):
+    """A method that trains on unlabelled images alone."""
+
+    needs = frozenset({"unlabeled"})
+    uses_labelled = False
+
+
+class FakeClosed(fakes.FakeMethod):
+    """A method that knows its training classes alone."""
+
+    @classmethod
+    def new_classes_problem(cls, hparams: Any) -> str:
+        return "it has no rows for new classes"
+
+
+@pytest.fixture
+def methods(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes._extend(monkeypatch, algorithms, {"FakeUnlabeled": FakeUnlabeled, "FakeClosed": FakeClosed})
+
+
+def test_options_of_the_protocol_are_settled(places: Places) -> None:
+    planned = specs(places, options={"report": "all"}, metrics=("ece", "ece"))
+    assert {(spec.options["report"], spec.metrics) for spec in planned} == {("all", ("ece",))}
+    assert {spec.trial_id for spec in specs(places, options={"report": "in"})} == {
+        spec.trial_id for spec in specs(places)
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "part"),
+    [
+        ({"options": {"shots": 4}}, UnknownName, "no option of the protocol leave_one_domain_out called 'shots'"),
+        ({"options": {"report": "most"}}, SpecError, "report='most' must be one of 'in', 'out', 'all'"),
+        ({"metrics": ("ecee",)}, UnknownName, "no metric 'ecee'. Did you mean 'ece'"),
+        ({"metrics": ("auroc",)}, SpecError, "auroc needs images of unknown classes"),
+        ({"transfer_to": ("FakeIcons",)}, SpecError, "leave_one_domain_out has no use for --transfer-to"),
+        ({"protocol": "universal"}, SpecError, "universal needs the option --setting"),
+        ({"protocol": "transfer"}, SpecError, "transfer needs --transfer-to"),
+        ({"protocol": "transfer", "transfer_to": ("Fakey",)}, UnknownName, "no data set 'Fakey'"),
+        ({"protocol": "base_to_new", "test_domains": ("red",)}, SpecError, "holds out no domain"),
+        ({"protocol": "base_to_new", "pairs": True}, SpecError, "--pairs is for leave_one_domain_out"),
+        ({"protocol": "in_the_wild", "algorithms": ("FakeClosed",)}, SpecError, "it has no rows for new classes"),
+        (
+            {"protocol": "base_to_new", "algorithms": ("FakeUnlabeled",), "options": {"shots": "all"}},
+            None,
+            "",
+        ),
+        (
+            {"protocol": "transfer", "transfer_to": ("FakeIcons",), "algorithms": ("FakeUnlabeled",)},
+            SpecError,
+            "transfer has no unlabelled images, which FakeUnlabeled needs",
+        ),
+    ],
+)
+def test_every_bad_combination_has_one_clear_message(
+    places: Places, methods: None, changes: dict[str, Any], kind: Any, part: str
+) -> None:
+    if kind is None:
+        assert specs(places, **changes)
+        return
+    with pytest.raises(kind) as caught:
+        specs(places, **changes)
+    assert part in str(caught.value) and "things are wrong" not in str(caught.value)
+
+
+def test_methods_that_need_labels_are_refused_where_there_are_none(
+    places: Places, methods: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = fakes.FakeInfo(name="Six", **{**fakes.FAKE, "class_names": tuple("abcdef")})
+    fakes._extend(monkeypatch, datasets, {"Six": info})
+    common = {"datasets": ("Six",), "protocol": "universal", "options": {"setting": "open"}}
+    with pytest.raises(SpecError, match="FakeERM trains on labelled images, and universal on Six has none") as caught:
+        specs(places, algorithms=("FakeERM", "FakeZero", "FakeUnlabeled"), **common)
+    assert "FakeZero" in str(caught.value) and "FakeClosed" not in str(caught.value)
+    planned = specs(places, algorithms=("FakeZero", "FakeUnlabeled"), hparams={"batch_size": 2}, **common)
+    assert [(spec.algorithm, spec.test_domains) for spec in planned] == [
+        (name, (domain,)) for name in ("FakeZero", "FakeUnlabeled") for domain in range(3)
+    ]
+
+
+def test_few_shots_may_be_fewer_than_a_batch(places: Places) -> None:
+    common = {"protocol": "base_to_new", "hparams": {"batch_size": 9}}
+    assert specs(places, options={"shots": 1}, **common)
+    with pytest.raises(SpecError, match="batch_size=9 is larger than env"):
+        specs(places, options={"shots": "all"}, **common)
+
+
+def test_file_lists_of_a_transfer_are_of_all_its_data_sets(places: Places) -> None:
+    wanted = sweep(protocol="transfer", transfer_to=("FakeIcons",), hparams={"batch_size": 2})
+    (planned,) = plan([wanted], places)
+    assert len(planned.file_lists) == 6 and planned.spec.transfer_to == ("FakeIcons",)
+
+
+def test_options_of_the_command_win_one_by_one() -> None:
+    file = sweep(protocol="base_to_new", options={"shots": "4", "first_seed": 0})
+    (changed,) = with_options([file], {"options": {"shots": "8"}})
+    assert changed.options == {"shots": "8", "first_seed": 0}
+    (other,) = with_options([file], {"protocol": "universal", "options": {"setting": "open"}})
+    assert other.options == {"setting": "open"}

@@ -142,3 +142,68 @@ def test_split_digest_tells_splits_but_not_methods() -> None:
         each.split_digest for each in (task(), task(trial_seed=1), task(test_domains=(2,)), task(holdout_fraction=0.5))
     }
     assert len(digests) == 4
+
+
+@pytest.mark.parametrize(
+    ("report", "unlabeled", "transductive"),
+    [("in", "in", True), ("in", "out", False), ("out", "out", True), ("out", "in", False), ("all", "out", True)],
+)
+def test_a_method_is_transductive_where_its_unlabelled_images_are_reported_on(
+    report: str, unlabeled: str, transductive: bool
+) -> None:
+    made = task(needs_unlabeled=True, unlabeled=unlabeled, options={"report": report})
+    assert made.transductive is transductive
+
+
+def test_the_whole_held_out_domain_is_pooled_from_its_splits() -> None:
+    made = task(options={"report": "all"})
+    assert made.pooled == {"env1_all": ("env1_in", "env1_out")}
+    assert made.split_digest == task().split_digest  # the same images are evaluated
+    assert task().pooled == {} and task(options={"report": "out"}).pooled == {}
+
+
+def test_a_single_source_trains_on_one_domain_and_tests_the_others() -> None:
+    protocol = protocols["single_source"]
+    assert protocol.held_out(4) == [(1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2)]
+    spec = TrialSpec(
+        protocol="single_source",
+        protocol_version=1,
+        dataset="D",
+        algorithm="A",
+        test_domains=(0, 2, 3),
+        backbone="b",
+        pretrained="p",
+        trial_seed=0,
+        hparams_seed=0,
+        hparams={},
+        steps=1,
+        evaluate_every=1,
+    )
+    made = protocol.task(dataset(), spec, needs_unlabeled=True)
+    assert [view.name for view in made.train] == ["env1_in"]
+    assert [view.name for view in made.unlabeled] == ["env0_out", "env2_out", "env3_out"]
+    tested = {"env0_in", "env0_out", "env2_in", "env2_out", "env3_in", "env3_out"}
+    assert {view.name for view in made.evaluation} == {"env1_out", *tested}
+    assert np.array_equal(made.train[0].indices, task(test_domains=(0,)).train[0].indices)  # DomainBed's split
+
+
+@pytest.mark.parametrize("name", [name for name in protocols if name != "leave_one_domain_out"])
+def test_pairs_of_held_out_domains_are_for_leave_one_domain_out(name: str) -> None:
+    with pytest.raises(SpecError, match="no pairs of held-out domains"):
+        protocols[name].held_out(4, pairs=True)
+
+
+@pytest.mark.parametrize("name", list(protocols))
+def test_every_protocol_says_what_it_is(name: str) -> None:
+    protocol = protocols[name]
+    assert protocol.name == name and protocol.summary and protocol.source and protocol.version >= 1
+    assert "Option" in (type(protocol).__doc__ or "") or not protocol.options
+    for option in protocol.options:
+        assert option in (type(protocol).__doc__ or "")
+    assert protocol.required <= set(protocol.options)
+
+
+def test_further_metrics_are_measured_on_every_view_once() -> None:
+    made = task(evaluate="all").measured(("nll", "acc", "ece"))
+    assert {view.metrics for view in made.evaluated} == {("acc", "nll", "ece")}
+    assert {view.metrics for view in task().evaluated} == {("acc",)}

@@ -37,6 +37,9 @@ CHANGES: dict[str, dict[str, object]] = {
     "uda_holdout_fraction": {"unlabeled": "uda", "uda_holdout_fraction": 0.5},
     "evaluate": {"evaluate": "all"},
     "skip_bad_images": {"skip_bad_images": True},
+    "options": {"options": {"setting": "open"}},
+    "metrics": {"metrics": ("ece",)},
+    "transfer_to": {"transfer_to": ("VLCS",)},
 }
 
 

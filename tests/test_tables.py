@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
 
-from bench.comparison import choose_reference, compare
-from bench.errors import Conflict, UnknownName
+from bench.errors import Conflict
 from bench.provenance import trace
-from bench.selection import Row, groups_of, select
+from bench.selection import groups_of, select
 from bench.tables import State, Table, best_and_second, build_tables, lay_out, natural
 
 DOMAINS = ["A", "C", "P", "S"]
@@ -133,65 +131,6 @@ def test_best_and_second_are_equal_where_they_look_equal() -> None:
     assert best_and_second(table, 0) == ({0, 1}, set())
     (single,) = tables_of(records_of("A", ERM))
     assert best_and_second(single, 0) == (set(), set())
-
-
-def test_comparison_is_the_paired_t_test_over_domain_means() -> None:
-    (table,) = tables_of(records_of("ERM", ERM) + records_of("CLIPood", BETTER))
-    (each,) = compare(table, "ERM").comparisons
-    differences = 100 * (np.mean(BETTER, axis=1) - np.mean(ERM, axis=1))
-    reference = scipy_stats.ttest_1samp(differences, 0)
-    assert each.test is not None
-    assert each.test.mean == pytest.approx(differences.mean())
-    assert each.test.p == pytest.approx(reference.pvalue)
-    assert each.test.low == pytest.approx(reference.confidence_interval().low)
-    assert (each.p_adjusted, each.test.smallest_p, each.wins_ties_losses) == (each.test.p, 0.125, (4, 0, 0))
-
-
-def test_comparison_over_data_sets_takes_their_means_as_units() -> None:
-    records = []
-    for place, dataset in enumerate(("PACS", "OfficeHome", "MyData")):
-        better = np.array(ERM) + 0.01 * (place + 1)
-        records += records_of("ERM", ERM, dataset=dataset) + records_of("CLIPood", better.tolist(), dataset=dataset)
-    family = compare(tables_of(records)[-1], "ERM")
-    (each,) = family.comparisons
-    assert each.test is not None
-    assert (family.units, each.test.n_units, each.test.mean) == ("data sets", 3, pytest.approx(2.0))
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"split_digest": "another"}, "splits or class lists differ in A"),
-        ({"class_digest": "another"}, "splits or class lists differ in A"),
-        ({"trial_seed": 7}, "trial seeds in A are 0, 1, 7 and 0, 1"),
-    ],
-)
-def test_unpaired_rows_are_refused_with_the_reason(change: dict[str, Any], reason: str) -> None:
-    records = records_of("ERM", ERM) + records_of("CLIPood", BETTER)
-    records.append({**record("CLIPood", 0, 0, 0.5), **change})
-    (each,) = compare(tables_of(records)[0], "ERM").comparisons
-    assert each.test is None
-    assert each.p_adjusted is None
-    assert reason in each.refusal
-
-
-def test_unit_that_one_row_lacks_is_left_out_of_the_comparison() -> None:
-    records = records_of("ERM", ERM) + [each for each in records_of("X", BETTER) if each["test_domains"] != [0]]
-    (each,) = compare(tables_of(records)[0], "ERM").comparisons
-    assert each.test is not None
-    assert (each.test.n_units, each.n_lost) == (3, 1)
-
-
-def test_reference_defaults_to_zero_shot_then_erm_then_the_first() -> None:
-    def rows(*names: str) -> list[Row]:
-        return [Row(name, "tiny", "embedded") for name in names]
-
-    assert choose_reference(rows("ARF", "ERM", "ZeroShot")) == "ZeroShot"
-    assert choose_reference(rows("ARF", "ERM")) == "ERM"
-    assert choose_reference(rows("ARF", "UEO")) == "ARF"
-    assert choose_reference(rows("ARF")) is None
-    with pytest.raises(UnknownName, match="Did you mean 'ERM'"):
-        choose_reference(rows("ARF", "ERM"), "EMR")
 
 
 @pytest.mark.parametrize(

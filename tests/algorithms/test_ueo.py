@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.algorithms.ueo import UEO, entropy, normalisation_parameters, universal_entropy
+from bench.algorithms.ueo import UEO, InfoMax, entropy, normalisation_parameters, universal_entropy
 from bench.algorithms.zeroshot import ZeroShot
 from bench.errors import SpecError
 
@@ -151,3 +151,18 @@ def test_loss_falls_when_one_batch_is_repeated(
     batches = make_batches(0)
     losses = [float(method.update(*batches)["loss"]) for _ in range(20)]
     assert losses[-1] < losses[0]
+
+
+def test_oracle_weights_take_labels_behind_the_names_for_unknown_classes(make_setup: Callable[..., Any]) -> None:
+    """As views of the protocol `universal` number them."""
+    setup = make_setup(UEO, oracle=True)
+    view = dataclasses.replace(setup.unlabeled[0], class_names=setup.class_names[:2])
+    opened = UEO(dataclasses.replace(setup, unlabeled=(view,), class_names=view.class_names))._weights[0]
+    assert opened.tolist() == pytest.approx([1.001 if label < 2 else 0.001 for label in view.labels])
+
+
+def test_infomax_is_the_noweight_ablation(make_setup: Callable[..., Any]) -> None:
+    assert issubclass(InfoMax, UEO) and InfoMax.hparams.keys() == UEO.hparams.keys()
+    assert torch.equal(InfoMax(make_setup(InfoMax))._weights[0], torch.ones(12))
+    differing = {name for name, hparam in InfoMax.hparams.items() if hparam.default != UEO.hparams[name].default}
+    assert differing == {"noweight"}
