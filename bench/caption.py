@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import files
+from bench.command import from_one
 from bench.dataset import find_dataset, list_images, read_captions
 from bench.errors import BenchError, Conflict, DataMissing, SpecError
 from bench.lazy import torch
@@ -269,17 +270,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, metavar="FILE", help="default: captions.tsv beside the domains' folders, where ARF looks")
     add("--data-dir", metavar="FOLDER", help="folder that holds the data sets' folders")
     add("--cache", metavar="FOLDER", help="folder of rendered data sets; default: the user's cache folder")
-    add("--batch-size", type=_count, default=16, metavar="N", help="images at once; default: 16")
-    add("--length", type=_count, default=LENGTH, metavar="N", help=f"most tokens of a caption; default: {LENGTH}")
+    add("--batch-size", type=from_one, default=16, metavar="N", help="images at once; default: 16")
+    add("--length", type=from_one, default=LENGTH, metavar="N", help=f"most tokens of a caption; default: {LENGTH}")
     return parser
-
-
-def _count(words: str) -> int:
-    """Read a whole number from 1."""
-    number = int(words)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{words} is not a whole number from 1")
-    return number
 
 
 if __name__ == "__main__":

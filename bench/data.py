@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import console
+from bench.command import exit_code, from_one
 from bench.dataset import DatasetInfo, find_dataset
 from bench.errors import BenchError, DataMissing, SpecError
 from bench.options import normalised
@@ -31,22 +32,9 @@ WRONG = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code: 0, 1 where data are missing or wrong, 2 where the input is no good."""
     options = _parser().parse_args(normalised(sys.argv[1:] if arguments is None else arguments))
-    try:
-        verb: Callable[[argparse.Namespace], int] = options.verb
-        return verb(options)
-    except BenchError as error:
-        console.warn(f"data: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        console.warn("interrupted; the same command goes on from here")
-        return 130
-    except BrokenPipeError:
-        return 0
-    except OSError as error:
-        console.warn(
-            f"data: {error.strerror or error}: {error.filename or 'no file'}; make room or give another folder"
-        )
-        return BenchError.exit_code
+    return exit_code(
+        "data", lambda: int(options.verb(options)), interrupted="interrupted; the same command goes on from here"
+    )
 
 
 def status(options: argparse.Namespace) -> int:
@@ -281,18 +269,10 @@ def _parser() -> argparse.ArgumentParser:
     option("--yes", action="store_true", help="do not ask before deleting")
     option = add("show", show, "+")
     option("--out", type=Path, metavar="FILE|DIR", help="where to; default: <NAME>.png in this folder")
-    option("--per-cell", type=_from_one, default=3, metavar="N", help="images of a class and domain; default: 3")
-    option("--classes", type=_from_one, default=20, metavar="N", help="most classes shown; default: 20")
+    option("--per-cell", type=from_one, default=3, metavar="N", help="images of a class and domain; default: 3")
+    option("--classes", type=from_one, default=20, metavar="N", help="most classes shown; default: 20")
     option("--seed", type=int, default=0, metavar="N", help="another seed shows other images; default: 0")
     return parser
-
-
-def _from_one(words: str) -> int:
-    """Read a whole number from 1."""
-    number = int(words)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{words} is not a whole number from 1")
-    return number
 
 
 if __name__ == "__main__":

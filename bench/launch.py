@@ -6,15 +6,14 @@ from the folders afterwards. So another launcher needs `prepare` and `run`, and 
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from bench.failures import Failure, RetryRule
 from bench.spec import Places, TrialSpec
 from bench.store import Busy, Run, State
+from bench.ticking import every
 
 Say = Callable[[str], None]
 
@@ -93,28 +92,11 @@ class InProcess:
         """
         for run in runs:
             progress.started(run)
-            with _ticking(progress):
+            with every(0.5, progress.tick):
                 state = State(self._trial(str(run.folder), threads=self._threads, device=self._device))
             progress.ended(run, state)
             if state is State.PENDING:
                 raise Stopped(signal.SIGINT)
-
-
-@contextlib.contextmanager
-def _ticking(progress: Progress) -> Iterator[None]:
-    over = threading.Event()
-
-    def tick() -> None:
-        while not over.wait(0.5):
-            progress.tick()
-
-    thread = threading.Thread(target=tick, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def bury(run: Run, failure: Failure, how: str) -> State:

@@ -18,9 +18,9 @@ import hashlib
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from typing import Any
 from bench import files
 from bench.errors import Conflict
 from bench.process import is_alive, this_process
+from bench.ticking import every
 
 FOLDER = ".slurm"
 _POLL_SECONDS = 0.5
@@ -117,23 +118,13 @@ class Launch:
             )
         files.replace_json(self.folder / "claim.json", {**this_process(), "heartbeat": time.time()})
 
-    @contextlib.contextmanager
-    def pulse(self) -> Iterator[None]:
-        """Say now and then that the launcher lives, while the block looks at thousands of trials."""
-        over = threading.Event()
+    def pulse(self) -> AbstractContextManager[None]:
+        """Say now and then that the launcher lives, while a block looks at thousands of trials."""
+        return every(_PULSE_SECONDS, self._speak)
 
-        def speak() -> None:
-            while not over.wait(_PULSE_SECONDS):
-                with contextlib.suppress(Conflict, OSError):  # the next array meets the same and says so
-                    self.beat()
-
-        thread = threading.Thread(target=speak, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+    def _speak(self) -> None:
+        with contextlib.suppress(Conflict, OSError):  # the next array meets the same and says so
+            self.beat()
 
     def _is_over(self, patience: float) -> bool:
         """Say whether the launcher has sent everything, or is dead."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bench.command import from_one, from_zero
 from bench.spec import UNLABELED
 
 Verb = Callable[[argparse.Namespace], int]
@@ -76,7 +77,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_rerun(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trials", metavar="TRIAL", nargs="*", help="beginnings of ids, or folders; done ones run anew")
     parser.add_argument("--failed", action="store_true", help="all that failed or were lost")
-    parser.add_argument("--max-attempts", type=_from_one, metavar="N", help="not those that were tried N times")
+    parser.add_argument("--max-attempts", type=from_one, metavar="N", help="not those that were tried N times")
     _add_where(parser)
     _add_machine(parser)
     _add_slurm(parser)
@@ -159,7 +160,7 @@ def _add_launch(parser: argparse.ArgumentParser) -> None:
     _add_where(parser, "default: the sweep file's name, else default")
     _add_machine(parser)
     _add_slurm(parser)
-    parser.add_argument("--first", type=_from_one, metavar="N", help="only the first N trials")
+    parser.add_argument("--first", type=from_one, metavar="N", help="only the first N trials")
     parser.add_argument("--dry-run", action="store_true", help="show trials, hparams and time; write nothing")
     _add_yes(parser)
 
@@ -212,13 +213,13 @@ def _add_machine(parser: argparse.ArgumentParser, *, pool: bool = True) -> None:
     if pool:
         add(
             "--jobs",
-            type=_from_one,
+            type=from_one,
             metavar="N",
             help="trials at a time, on Slurm in a task (default: one a GPU; on the CPU as cores allow)",
         )
-        add("--max-failures", type=_from_one, metavar="N", help="stop after N failed trials here (default: never)")
+        add("--max-failures", type=from_one, metavar="N", help="stop after N failed trials here (default: never)")
         add("--retry", metavar="RULE", help=f"which failures are tried again, e.g. node,oom=2 or none ({_RETRY})")
-    add("--threads", type=_from_one, metavar="N", help="CPU threads a trial (default: cores / jobs)")
+    add("--threads", type=from_one, metavar="N", help="CPU threads a trial (default: cores / jobs)")
     add("--device", type=_device, help="cpu, cuda, … (default: a GPU where there is one)")
 
 
@@ -240,15 +241,15 @@ def _add_slurm(parser: argparse.ArgumentParser) -> None:
     add("exclude", "nodes to avoid", metavar="NODES")
     add("time", "time limit of a task: minutes, 4h, 1-12:00:00 (default: the partition's)", metavar="TIME")
     add("memory", "memory of a task, e.g. 32G (default: the cluster's)", metavar="SIZE")
-    add("cpus-per-trial", "CPUs, and threads of torch (default: 1)", type=_from_one, metavar="N")
-    add("gpus-per-trial", "GPUs of a task (default: 1 where the cluster has any)", type=_from_zero, metavar="N")
-    add("parallel", "tasks that may run at a time (default: as the cluster allows)", type=_from_one, metavar="N")
+    add("cpus-per-trial", "CPUs, and threads of torch (default: 1)", type=from_one, metavar="N")
+    add("gpus-per-trial", "GPUs of a task (default: 1 where the cluster has any)", type=from_zero, metavar="N")
+    add("parallel", "tasks that may run at a time (default: as the cluster allows)", type=from_one, metavar="N")
     group.add_argument("--no-requeue", dest="requeue", action="store_false", default=None, help="not after preemption")
     add("setup", "shell line before each task's command; may be given more than once", action="append", metavar="LINE")
     add("sbatch", "further sbatch option; may be given more than once", action="append", metavar="KEY=VALUE")
     packing = group.add_mutually_exclusive_group()
     packing.add_argument(
-        "--trials-per-task", type=_from_one, metavar="N", help="run N trials after one another in a task"
+        "--trials-per-task", type=from_one, metavar="N", help="run N trials after one another in a task"
     )
     packing.add_argument(
         "--minutes-per-task",
@@ -268,16 +269,6 @@ def _add_slurm(parser: argparse.ArgumentParser) -> None:
 
 def _add_yes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", "--skip-confirmation", action="store_true", help="ask nothing")
-
-
-def _from_one(words: str) -> int:
-    if not words.isdecimal() or int(words) < 1:
-        raise argparse.ArgumentTypeError(f"{words!r} is not a whole number from 1")
-    return int(words)
-
-
-def _from_zero(words: str) -> int:
-    return 0 if words == "0" else _from_one(words)
 
 
 def _device(words: str) -> str:

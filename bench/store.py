@@ -28,7 +28,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -39,6 +40,7 @@ from bench import files, places
 from bench.errors import Conflict, SpecError, UnknownName
 from bench.process import is_alive, this_process
 from bench.spec import Places, TrialSpec
+from bench.ticking import every
 
 HEARTBEAT_SECONDS = 10.0
 """How often a step that is done is noted at most."""
@@ -334,26 +336,14 @@ class Attempt:
             self._said = {"step": step, "steps": steps, "doing": doing, "rate": rate, "moved": now}
             self._say(State.RUNNING, durable=False, **self._said)
 
-    @contextlib.contextmanager
-    def pulse(self) -> Iterator[None]:
-        """Say now and then that this process lives, while the block does what takes long without a word."""
-        over = threading.Event()
+    def pulse(self) -> AbstractContextManager[None]:
+        """Say now and then that this process lives, while a block does what takes long without a word."""
+        return every(PULSE_SECONDS / 3, self._speak)
 
-        def speak() -> None:
-            while not over.wait(PULSE_SECONDS / 3):
-                if time.time() - self._beat >= PULSE_SECONDS:
-                    try:
-                        self._say(State.RUNNING, durable=False, **self._said)
-                    except (Superseded, OSError):
-                        continue  # the main thread meets the same and knows what to do
-
-        thread = threading.Thread(target=speak, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+    def _speak(self) -> None:
+        if time.time() - self._beat >= PULSE_SECONDS:
+            with contextlib.suppress(Superseded, OSError):  # the main thread meets the same and knows what to do
+                self._say(State.RUNNING, durable=False, **self._said)
 
     def write_records(self, records: list[dict[str, Any]]) -> None:
         """Put the records of the unfinished trial so far, for people to look at."""

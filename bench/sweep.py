@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import console, places
-from bench.errors import BenchError, RecordsMissing, SpecError
+from bench.command import exit_code
+from bench.errors import RecordsMissing, SpecError
 from bench.failures import RetryRule
 from bench.guards import check_same_data, check_writable
 from bench.launch import Launcher, Stopped
@@ -35,27 +35,14 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Sweep))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
     options = parser(_VERBS).parse_args(normalised(sys.argv[1:] if arguments is None else arguments))
+    return exit_code("sweep", lambda: _do(options.verb, options))
+
+
+def _do(verb: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     try:
-        verb: Callable[[argparse.Namespace], int] = options.verb
         return verb(options)
-    except BenchError as error:
-        console.warn(f"sweep: {error}")
-        return error.exit_code
     except Stopped as stopped:
         return 128 + stopped.number
-    except KeyboardInterrupt:
-        console.warn("interrupted")
-        return 130
-    except BrokenPipeError:
-        # `sweep list … | head` closes early; keep the interpreter from complaining at exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        console.warn(
-            f"sweep: {error.strerror or error}: {error.filename or 'no file'}; make room or give another folder"
-        )
-        return BenchError.exit_code
 
 
 def launch(options: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ import pytest
 from bench import process as process_of
 from bench import store
 from bench.errors import Conflict, SpecError, UnknownName
-from bench.spec import Places, TrialSpec
 from bench.process import LOST_AFTER_SECONDS
+from bench.spec import Places, TrialSpec
 from bench.store import Busy, Run, State, Superseded, find_run, find_runs
 
 NOW = 1_000_000.0
