@@ -65,19 +65,25 @@ def _of_metrics(tables: Sequence[Table], metrics: Sequence[str]) -> list[Table]:
         if name not in known:
             raise UnknownName(unknown_name("metric (--metric)", name, known))
     chosen = []
+    summed: set[tuple[str, str]] = set()
     for table in tables:
-        if not table.is_summary:
-            if table.measure.name in metrics:
-                chosen.append(replace(table, is_shown=True))
-            continue
-        places = [place for place, measure in enumerate(table.measures) if measure.name in metrics]
-        if len(places) > 1:
-            rows = tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in table.rows)
-            columns = tuple(table.columns[place] for place in places)
-            chosen.append(
-                replace(table, columns=columns, rows=rows, measures=tuple(table.measures[place] for place in places))
-            )
+        key = (table.protocol, table.dataset)
+        if table.is_summary:
+            places = [place for place, measure in enumerate(table.measures) if measure.name in metrics]
+            if len(places) > 1:
+                chosen.append(_columns(table, places))
+                summed.add(key)
+        elif table.measure.name in metrics:
+            # Of one domain, the summary before them says it all.
+            says_more = table.is_shown or len(table.columns) > 2 or key not in summed
+            chosen.append(replace(table, is_shown=says_more))
     return chosen
+
+
+def _columns(summary: Table, places: Sequence[int]) -> Table:
+    rows = tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in summary.rows)
+    columns = tuple(summary.columns[place] for place in places)
+    return replace(summary, columns=columns, rows=rows, measures=tuple(summary.measures[place] for place in places))
 
 
 def _renamed(tables: Sequence[Table], names: Mapping[str, str]) -> list[Table]:

@@ -122,9 +122,9 @@ def _after(array: Array, runs: list[Run], code: int) -> int:
     rule = RetryRule.parse(array.retry)
     # a step that was killed by scancel may end with 0: what it left undone says that it did not end by itself
     failure = of_exit(code or 128 + signal.SIGKILL, _log_of_this_start()) if code != GO_ON else None
-    for run in _concerned(runs, (State.LOST, State.PENDING)) if failure else ():
-        assert failure is not None
-        _settle(run, failure, f"its job step ended with exit code {code}: {advice(failure)}", rule)
+    if failure is not None:
+        for run in _concerned(runs, (State.LOST, State.PENDING)):
+            _settle(run, failure, f"its job step ended with exit code {code}: {advice(failure)}", rule)
     left = _left(runs)
     if not left:
         return 0

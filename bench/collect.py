@@ -7,25 +7,34 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import domainbed, files
+from bench.arrange import ORDERS, parse_names
+from bench.default_test import ESTIMANDS
 from bench.errors import BenchError, SpecError
+from bench.explain import explain
 from bench.formats import RENDERERS
 from bench.latex import latex
 from bench.options import normalised
+from bench.panels import OBSERVED
+from bench.plots import plots_of, write_plots
 from bench.provenance import trace
+from bench.ranks import POSTHOCS
 from bench.records import load
-from bench.report import Options, build_reports, left_out, shown_records
+from bench.report import Options, Report, build_reports, left_out, shown_records
 from bench.selection import DOMAINBED_RULES, RULES
-from bench.stats import ERROR_BARS
+from bench.stats import ERROR_BARS, FAMILIES
 
 FORMATS = ("latex", *RENDERERS, "domainbed")
 _EXAMPLES = """examples:
   python -m bench.collect results/
   python -m bench.collect results/icons --format text --selection last --against ERM
   python -m bench.collect results/ --format csv --output numbers.csv
+  python -m bench.collect results/ --format text --plan=1        what would settle a difference of one point
+  python -m bench.collect results/ --explain PACS CLIPood Avg    the trials behind a number
   python -m bench.collect DOMAINBED_SWEEP --format domainbed
 """
 
@@ -46,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _collect(options: argparse.Namespace) -> tuple[str, Sequence[str]]:
     """Give the text to print, and the warnings."""
+    _check(options)
     is_domainbed = options.format == "domainbed"
     results = load(options.results, include_unfinished=options.include_unfinished or is_domainbed)
     every_rule = is_domainbed or options.format in ("csv", "json")
@@ -57,6 +67,14 @@ def _collect(options: argparse.Namespace) -> tuple[str, Sequence[str]]:
         against=options.against,
         errorbars=options.errorbars,
         alpha=options.alpha,
+        estimand=options.estimand,
+        family=options.family,
+        metrics=tuple(options.metric),
+        names=parse_names(options.rename),
+        order=options.order,
+        posthoc=options.posthoc,
+        effects=options.effects,
+        plan=options.plan,
     )
     records = shown_records(results, wished)
     provenance = trace(records)
@@ -65,13 +83,43 @@ def _collect(options: argparse.Namespace) -> tuple[str, Sequence[str]]:
             *provenance.warnings,
             *left_out(results, provenance),
         ]
-    if options.format == "csv" and options.errorbars == "t95":
-        raise SpecError("--format csv has a column for standard errors; --errorbars t95 is for the other formats")
     reports = build_reports(results, rules, wished)
+    if options.explain is not None:
+        return explain(reports, results.root, *options.explain), list(reports[0].warnings)
+    if options.plots is not None:
+        return "", [*reports[0].warnings, *_plots(reports, records, options)]
     render = latex if options.format == "latex" else RENDERERS[options.format]
     # CSV has no footer: what others say there goes to standard error.
     unsaid = left_out(results, provenance) if options.format == "csv" else []
     return render(reports), [*reports[0].warnings, *unsaid]
+
+
+def _plots(reports: Sequence[Report], records: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> list[str]:
+    """Write the figures of all reports; give sentences on those that were refused."""
+    made = [plots_of(report, records, options.posthoc) for report in reports]
+    written = write_plots([plot for plots, _ in made for plot in plots], options.plots)
+    print(f"{len(written)} files in {options.plots}", file=sys.stderr)
+    return [note for _, notes in made for note in notes]
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        SpecError: it does not.
+    """
+    if options.format == "csv" and options.errorbars == "t95":
+        raise SpecError("--format csv has a column for standard errors; --errorbars t95 is for the other formats")
+    if options.plan is not None and options.estimand != "new-domains":
+        raise SpecError("--plan asks how many domains or data sets are needed: it is for --estimand new-domains")
+    extras = {"posthoc": options.posthoc, "effects": options.effects or None, "plan": options.plan}
+    asked = [
+        name
+        for name, value in {**extras, "explain": options.explain, "plots": options.plots}.items()
+        if value is not None
+    ]
+    if asked and options.format in ("csv", "domainbed"):
+        raise SpecError(f"--{asked[0]} has no place in --format {options.format}; use text, markdown, latex or json")
 
 
 def _write(output: str, path: Path | None) -> None:
@@ -109,19 +157,55 @@ def _parser() -> argparse.ArgumentParser:
     add("--algorithms", nargs="+", default=[], metavar="NAME", help="only these, or these predictors, in this order")
     add("--all-predictors", action="store_true", help="show every predictor of a training, not only the main one")
     add("--against", metavar="NAME", help="row to compare with; default: ZeroShot, else ERM, else the first")
-    errors = "; ".join(f"{name} = {meaning}" for name, meaning in ERROR_BARS.items()).replace("%", "%%")
-    add("--errorbars", choices=list(ERROR_BARS), help=f"{errors}; default: stderr, for DomainBed's sweeps domainbed")
-    add("--alpha", type=level, default=0.05, help="level of comparisons; default: 0.05")
+    errors = f"{_meanings(ERROR_BARS)}; default: stderr, for DomainBed's sweeps domainbed"
+    add("--errorbars", choices=list(ERROR_BARS), help=errors)
+    _add_statistics(parser)
+    add("--metric", nargs="+", default=[], metavar="NAME", help="only these measures, e.g. base, new, H, AUROC")
+    rename_help = "show rows, data sets or domains under other names"
+    add("--rename", action="extend", nargs="+", default=[], metavar="OLD=NEW", help=rename_help)
+    add("--order", choices=list(ORDERS), default="usual", help=f"of rows: {_meanings(ORDERS)}; default: usual")
+    explain_help = "list the trials, steps, hparams and rule behind one number; DATASET may be Averages"
+    add("--explain", nargs=3, metavar=("DATASET", "ROW", "COLUMN"), help=explain_help)
+    plots_help = "write figures (PDF, PNG and their numbers as CSV) there, and print no table; needs matplotlib"
+    add("--plots", type=Path, metavar="FOLDER", help=plots_help)
     add("--include-unfinished", action="store_true", help="use runs that are not finished too (domainbed always does)")
     add("--output", type=Path, metavar="FILE", help="write there instead of to standard output")
     return parser
 
 
+def _add_statistics(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("statistics", "what they mean: docs/statistics.md").add_argument
+    add("--alpha", type=level, default=0.05, help="level of comparisons; default: 0.05")
+    estimands = f"what comparisons speak of: {_meanings(ESTIMANDS)}; default: new-domains"
+    add("--estimand", choices=list(ESTIMANDS), default="new-domains", help=estimands)
+    families = f"p is adjusted within {_meanings(FAMILIES)}; default: metric"
+    add("--family", choices=list(FAMILIES), default="metric", help=families)
+    add("--effects", action="store_true", help="also P(better), rank-biserial correlation, Bayesian signed-rank test")
+    posthoc = "also rank all rows and say which are not told apart, over six units or more; without a name %(const)s"
+    add("--posthoc", nargs="?", choices=POSTHOCS, const=POSTHOCS[0], help=posthoc)
+    plan = "also say how many domains or trials would settle a difference of so many points; without POINTS the observed one"
+    add("--plan", nargs="?", type=points, const=OBSERVED, metavar="POINTS", help=plan)
+
+
+def _meanings(of: Mapping[str, str]) -> str:
+    return "; ".join(f"{name} = {meaning}" for name, meaning in of.items()).replace("%", "%%")
+
+
+def points(words: str) -> float:
+    """Read a difference in points, above 0."""
+    number = float(words)
+    if not 0 < number < 100:
+        raise argparse.ArgumentTypeError(f"{words} is not a difference in points, between 0 and 100")
+    return number
+
+
 def level(words: str) -> float:
     """Read a level between 0 and 1."""
     level = float(words)
-    if not 0 < level < 1:
-        raise argparse.ArgumentTypeError(f"{words} is not between 0 and 1")
+    if not 1e-9 <= level < 1:
+        raise argparse.ArgumentTypeError(
+            f"{words} is not between 0 and 1 (from 1e-9 on, which is as far as quantiles go)"
+        )
     return level
 
 

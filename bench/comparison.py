@@ -1,25 +1,40 @@
-"""Paired comparison of every row of a table with a reference row.
+"""Paired comparison of every row of a table with a reference row, tested and corrected as `bench.default_test` says.
 
-Units are the domains of a data set's table and the data sets of a table of averages; trials are averaged within a unit
-first (see `bench.stats` for why). One table with one reference is one family for Holm's correction. Rows that are not
-paired, with other trial seeds, splits or class lists, are refused, with the reason in place of a number.
+A table of one data set compares over its domains, a table of averages over all domains of its data sets, which are
+averaged inside them: both start from the cells of single domains, trial by trial. Rows that are not paired, with other
+trial seeds, splits or class lists, are refused, with the reason in place of a number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from bench.default_test import PairedTest, paired_test
 from bench.errors import UnknownName
 from bench.registry import unknown_name
 from bench.selection import Row
-from bench.stats import MIN_UNITS, MeanTest, holm, mean_test, wins_ties_losses
-from bench.tables import Cell, Table, TableRow
+from bench.stats import ROPE, adjust, cluster_means, holm, wins_ties_losses
+from bench.tables import Table, TableRow
+from bench.units import Measurement, PairedUnits, Pairing, Scores, Unit, pair
 
-TEST = "paired t-test over unit means (df = units - 1), Holm-adjusted"
 DEFAULT_REFERENCES = ("ZeroShot", "ERM")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What all comparisons of a report are asked.
+
+    Attributes:
+        alpha: intervals cover 1 - alpha; adjusted p below alpha is marked.
+        estimand: one of `bench.default_test.ESTIMANDS`.
+        family: one of `bench.stats.FAMILIES`: what is corrected together.
+    """
+
+    alpha: float = 0.05
+    estimand: str = "new-domains"
+    family: str = "metric"
 
 
 @dataclass(frozen=True)
@@ -27,19 +42,25 @@ class Comparison:
     """One row against the reference row of its table.
 
     Attributes:
+        row: the row.
         label: the row, as shown.
         against: the reference row, as shown.
-        test: mean difference over units in points, with interval and p; None where refused.
-        p_adjusted: p after Holm's correction for the family.
-        wins_ties_losses: units above, equal and below.
-        n_lost: units of the table that lack a number in either row.
+        paired: differences by unit and trial, in points.
+        test: mean difference with interval and p; None where refused.
+        p_adjusted: p after Holm's correction for the family; None where there is no test.
+        unit_differences: mean difference of each domain (over several data sets: of each data set).
+        wins_ties_losses: how many of them are better, within ±`ROPE` points, and worse.
+        n_lost: domains of the table that lack a number in either row.
         refusal: why there is no comparison, else why there is no test; empty where there is one.
     """
 
+    row: Row
     label: str
     against: str
-    test: MeanTest | None
+    paired: PairedUnits
+    test: PairedTest | None
     p_adjusted: float | None
+    unit_differences: tuple[float, ...]
     wins_ties_losses: tuple[int, int, int]
     n_lost: int
     refusal: str
@@ -47,24 +68,38 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Family:
-    """All comparisons of one table: one family for the correction.
+    """All comparisons of one table with one reference.
 
     Attributes:
         table: the table they belong to.
-        units: what a unit is, "domains" or "data sets".
-        alpha: intervals cover 1 - alpha; p below alpha is marked.
+        parts: tables with the cells of single domains: itself, or those that a table of averages is of.
+        question: what was asked.
         comparisons: one for each row that has a reference, but the references themselves.
+        n_tests: size of the family that p was adjusted in: its comparisons that have a p, those of other tables counted.
     """
 
     table: Table
-    units: str
-    alpha: float
+    parts: tuple[Table, ...]
+    question: Question
     comparisons: tuple[Comparison, ...]
+    n_tests: int
 
     @property
-    def n_tests(self) -> int:
-        """Size of the family: comparisons that have a p."""
-        return sum(each.p_adjusted is not None for each in self.comparisons)
+    def units(self) -> str:
+        """What a test counts: "domains", "data sets" or "trials"."""
+        if self.question.estimand == "these-benchmarks":
+            return "trials"
+        return "data sets" if len({part.dataset for part in self.parts}) > 1 else "domains"
+
+    @property
+    def n_domains(self) -> int:
+        """How many domains there are to compare on."""
+        return sum(len(part.columns) - 1 for part in self.parts)
+
+    @property
+    def sign(self) -> int:
+        """1 where a positive difference is better, -1 where lower is better."""
+        return -1 if self.table.measure.lower_is_better else 1
 
 
 def choose_reference(rows: Sequence[Row], wished: str | None = None) -> str | None:
@@ -80,62 +115,129 @@ def choose_reference(rows: Sequence[Row], wished: str | None = None) -> str | No
     return found[0] if found and len(labels) > 1 else None
 
 
-def compare(table: Table, reference: str, alpha: float = 0.05) -> Family:
-    """Compare every row with the row labelled `reference` that has its backbone.
+def compare(tables: Sequence[Table], reference: str, question: Question | None = None) -> list[Family]:
+    """Compare, in every table, each row with the row labelled `reference` that has its backbone.
 
     Args:
-        table: numbers by trial.
+        tables: numbers by trial, under one selection rule; summaries are passed over.
         reference: predictor label, without the backbone.
-        alpha: see `Family`.
+        question: what is asked; the defaults where None.
     """
-    against = {(row.row.backbone, row.row.pretrained): row for row in table.rows if row.row.algorithm == reference}
-    pairs = [(row, against.get((row.row.backbone, row.row.pretrained))) for row in table.rows]
-    single = [
-        _compare_rows(row, other, table.columns[:-1], alpha)
-        for row, other in pairs
-        if other is not None and other is not row
+    question = question or Question()
+    of_tables = [table for table in tables if not table.is_summary]
+    found = [Family(each, _parts(each, of_tables), question, (), 0) for each in of_tables]
+    found = [replace(family, comparisons=_comparisons(family, reference)) for family in found]
+    keys = [_key(family) for family in found for _ in family.comparisons]
+    p_values = [_p(each) for family in found for each in family.comparisons]
+    sizes = Counter(key for key, p in zip(keys, p_values, strict=True) if p is not None)
+    adjusted = iter(adjust(p_values, keys))
+    return [
+        replace(
+            family,
+            comparisons=tuple(replace(each, p_adjusted=next(adjusted)) for each in family.comparisons),
+            n_tests=sizes[_key(family)],
+        )
+        for family in found
     ]
-    adjusted = holm([each.test.p if each.test is not None else None for each in single])
-    comparisons = tuple(replace(each, p_adjusted=p) for each, p in zip(single, adjusted, strict=True))
-    return Family(table, "data sets" if table.is_average else "domains", alpha, comparisons)
 
 
-def _compare_rows(row: TableRow, other: TableRow, units: Sequence[str], alpha: float) -> Comparison:
-    shared = [
-        (unit, mine, theirs)
-        for unit, mine, theirs in zip(units, row.cells, other.cells, strict=False)
-        if mine.mean is not None and theirs.mean is not None
-    ]
-    n_lost = len(units) - len(shared)
-    refusal = "no unit has both" if not shared else _not_paired(shared)
-    if refusal:
-        return Comparison(row.label, other.label, None, None, (0, 0, 0), n_lost, refusal)
-    differences = [_difference(mine, theirs) for _, mine, theirs in shared]
-    test = mean_test(differences, alpha)
-    counts = wins_ties_losses(differences, margin=1e-9)
-    return Comparison(row.label, other.label, test, None, counts, n_lost, _no_test(test))
+def scores(row: Row, parts: Sequence[Table]) -> Scores:
+    """Give a row's measurements, in percent, on the domains of `parts`; cells without a number are left out."""
+    found: dict[Unit, dict[int, Measurement]] = {}
+    for part in parts:
+        for each in part.rows:
+            if each.row == row:
+                for column, cell in zip(part.columns[:-1], each.cells[:-1], strict=True):
+                    if cell.mean is not None:
+                        found[Unit(part.dataset, column)] = {
+                            seed: Measurement(trial.value, Pairing(*trial.pairing))
+                            for seed, trial in cell.trials.items()
+                        }
+    return found
 
 
-def _difference(mine: Cell, theirs: Cell) -> float:
-    return float(np.mean([mine.trials[seed].value - theirs.trials[seed].value for seed in mine.trials]))
+def by_domain(family: Family) -> list[tuple[str, Comparison]]:
+    """Compare on each single domain of a data set: new trainings on exactly this domain, so trials are what is counted.
+
+    All domains and rows of the table are one family for Holm's correction, apart from the table's own.
+
+    Returns:
+        Domain and comparison, a row's domains in the order of the table; nothing for a table of averages and for refused
+        comparisons.
+    """
+    if family.table.is_average:
+        return []
+    columns = family.table.columns
+    single = replace(family, question=replace(family.question, estimand="these-benchmarks"))
+    found: list[tuple[str, Comparison]] = []
+    for each in family.comparisons:
+        paired = each.paired
+        of_row = []
+        for unit, differences, seeds in zip(paired.units, paired.differences, paired.seeds, strict=True):
+            alone = PairedUnits((unit,), (differences,), (seeds,), 0, "")
+            of_row.append((unit.domain, _tested(each, alone, 0, single)))
+        found += sorted(of_row, key=lambda one: columns.index(one[0]))
+    adjusted = holm([_p(each) for _, each in found])
+    return [(domain, replace(each, p_adjusted=p)) for (domain, each), p in zip(found, adjusted, strict=True)]
 
 
-def _not_paired(shared: Sequence[tuple[str, Cell, Cell]]) -> str:
-    """Say why the cells are not paired; empty where they are."""
-    for unit, mine, theirs in shared:
-        if set(mine.trials) != set(theirs.trials) or not mine.trials:
-            return f"not paired: trial seeds in {unit} are {_seeds(mine)} and {_seeds(theirs)}"
-        for seed, trial in mine.trials.items():
-            if trial.pairing != theirs.trials[seed].pairing:
-                return f"not paired: splits or class lists differ in {unit}, trial {seed}"
-    return ""
+def _parts(table: Table, tables: Sequence[Table]) -> tuple[Table, ...]:
+    if not table.is_average:
+        return (table,)
+    of_table = (table.protocol, table.selection, table.measure.name)
+    return tuple(
+        each
+        for each in tables
+        if not each.is_average and (each.protocol, each.selection, each.measure.name) == of_table
+    )
 
 
-def _no_test(test: MeanTest) -> str:
-    if test.p is not None:
-        return ""
-    return f"fewer than {MIN_UNITS} units" if test.n_units < MIN_UNITS else "no spread between units"
+def _key(family: Family) -> Hashable:
+    table = family.table
+    keys: dict[str, Hashable] = {
+        "metric": (table.protocol, table.selection, table.dataset, table.measure.name),
+        "table": (table.protocol, table.selection, table.dataset),
+        "report": "report",
+    }
+    return keys[family.question.family]
 
 
-def _seeds(cell: Cell) -> str:
-    return ", ".join(map(str, cell.trials)) or "none"
+def _comparisons(family: Family, reference: str) -> tuple[Comparison, ...]:
+    rows = family.table.rows
+    against = {(row.row.backbone, row.row.pretrained): row for row in rows if row.row.algorithm == reference}
+    of_references = {key: scores(row.row, family.parts) for key, row in against.items()}
+    found = []
+    for row in rows:
+        key = (row.row.backbone, row.row.pretrained)
+        other = against.get(key)
+        if other is not None and other is not row:
+            found.append(_compare_rows(row, other, of_references[key], family))
+    return tuple(found)
+
+
+def _compare_rows(row: TableRow, other: TableRow, theirs: Scores, family: Family) -> Comparison:
+    paired = pair(scores(row.row, family.parts), theirs)
+    # Domains that neither row has are lost as well.
+    n_lost = family.n_domains - len(paired.units) if not paired.refusal else paired.n_lost
+    blank = Comparison(row.row, row.label, other.label, paired, None, None, (), (0, 0, 0), n_lost, paired.refusal)
+    return blank if paired.refusal else _tested(blank, paired, n_lost, family)
+
+
+def _tested(blank: Comparison, paired: PairedUnits, n_lost: int, family: Family) -> Comparison:
+    test = paired_test(paired, family.question.estimand, family.question.alpha)
+    several = len(set(paired.datasets)) > 1
+    means = (cluster_means(paired.means, paired.datasets) if several else paired.means).tolist()
+    return replace(
+        blank,
+        paired=paired,
+        test=test,
+        p_adjusted=None,
+        unit_differences=tuple(means),
+        wins_ties_losses=wins_ties_losses([family.sign * mean for mean in means], ROPE),
+        n_lost=n_lost,
+        refusal=test.reason,
+    )
+
+
+def _p(each: Comparison) -> float | None:
+    return each.test.p if each.test is not None else None

@@ -139,9 +139,7 @@ def build_reports(results: Results, rules: Sequence[str], options: Options) -> l
     only_domainbed = results.n_domainbed_runs == results.n_runs
     errorbars = options.errorbars or ("domainbed" if only_domainbed else "stderr")
     reference = choose_reference(list(layout.rows), options.against)
-    reports = [
-        _build(records, rule, layout, provenance, results, errorbars, reference, options) for rule in rules
-    ]
+    reports = [_build(records, rule, layout, provenance, results, errorbars, reference, options) for rule in rules]
     return _without_repeats(reports)
 
 

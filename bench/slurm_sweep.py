@@ -234,8 +234,8 @@ def follow(folder: Path, runs: Sequence[Run], progress: Any) -> None:
     """Wait until nothing of `runs` is in the queue or running."""
     under_way: set[str] = set()
     while True:
-        queued = waiting(folder)
-        left = False
+        queued = queue_of([folder])
+        left = queued is None  # the controller is being restarted, perhaps
         for run in runs:
             state = run.state()
             running = state is State.RUNNING
@@ -245,7 +245,7 @@ def follow(folder: Path, runs: Sequence[Run], progress: Any) -> None:
             elif not running and run.trial_id in under_way:
                 under_way.discard(run.trial_id)
                 progress.ended(run, state)
-            left |= running or (run.folder in queued and state not in (State.DONE, State.FAILED))
+            left |= running or (run.folder in (queued or ()) and state not in (State.DONE, State.FAILED))
         if not left:
             return
         end = time.monotonic() + _FOLLOW_SECONDS

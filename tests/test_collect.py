@@ -118,7 +118,8 @@ def test_text_shows_table_comparison_and_footer(results: Path, capsys: pytest.Ca
         "Trials per cell: 2.",
         "standard error over trials",
         "mean difference from ZeroShot",
-        "Holm-adjusted within one table and reference (family of 2)",
+        "by paired t-test over unit means (df = units - 1)",
+        "Holm-adjusted within one table, one metric and one reference (family of 2)",
         "Backbone: tiny (embedded). Steps: 50. Code: 0.1.0. Data: Icons 0123456789ab.",
     ):
         assert part in footer
@@ -316,7 +317,17 @@ def test_folder_with_unfinished_runs_only_says_so(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--format", "pdf"], ["--selection", "best"], ["--alpha", "2"], ["--alpha", "x"]]
+    "arguments",
+    [
+        ["--format", "pdf"],
+        ["--selection", "best"],
+        *(["--alpha", words] for words in ("2", "0", "1", "x", "nan", "1e-300")),
+        *(["--plan", words] for words in ("0", "-1", "nan", "x", "100")),
+        ["--estimand", "everything"],
+        ["--family", "none"],
+        ["--posthoc", "tukey"],
+        ["--explain", "Icons", "ERM"],
+    ],
 )
 def test_wrong_options_are_refused_by_the_parser(results: Path, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -327,7 +338,7 @@ def test_wrong_options_are_refused_by_the_parser(results: Path, arguments: list[
 def test_collect_imports_neither_torch_nor_pandas(results: Path) -> None:
     code = (
         "import sys; from bench.collect import main; main(sys.argv[1:]);"
-        "sys.exit(str(sorted({'torch', 'pandas', 'scipy.stats', 'PIL'} & set(sys.modules)) or ''))"
+        "sys.exit(str(sorted({'torch', 'pandas', 'scipy.stats', 'PIL', 'matplotlib'} & set(sys.modules)) or ''))"
     )
     root = Path(__file__).resolve().parents[1]
     run = subprocess.run(
@@ -369,3 +380,130 @@ def test_ablations_in_one_sweep_are_warned_of(results: Path, capsys: pytest.Capt
     (folder.with_name("ablation") / "results.jsonl").write_text(text)
     assert main([str(results), "--format", "text"]) == 0
     assert "trials of ERM with equal seeds differ" in capsys.readouterr().err
+
+
+def comparisons_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, Any]]:
+    value = json.loads(collect(capsys, *arguments, "--format", "json", "--selection", "last"))
+    found: list[dict[str, Any]] = value["comparisons"]
+    return found
+
+
+def test_json_comparisons_have_the_scope_of_a_domain_a_data_set_or_all(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, dataset in enumerate(("PACS", "VLCS")):
+        for domain in range(4):
+            for algorithm in ("ZeroShot", "CLIPood"):
+                value = METHODS[algorithm] + 0.02 * place * len(algorithm) + 0.01 * domain * len(algorithm)
+                numbers: dict[str, Any] = {f"env{domain}_in_acc": value}
+                write_run(results, algorithm, domain, dataset=dataset, **numbers)
+    found = comparisons_of(capsys, results, "--algorithms", "ZeroShot", "CLIPood")
+    scopes = {each["scope"]: each for each in found}
+    assert set(scopes) == {*DOMAINS, "Icons", "PACS", "VLCS", "overall"}
+    assert (scopes["overall"]["test"], scopes["overall"]["units"], scopes["overall"]["n_units"]) == (
+        "t",
+        "data sets",
+        3,
+    )
+    assert (scopes["PACS"]["units"], scopes["PACS"]["n_units"], scopes["PACS"]["dataset"]) == ("domains", 4, "PACS")
+    single = next(each for each in found if each["domain"] == "r_w" and each["dataset"] == "Icons")
+    assert (single["units"], single["n_units"], single["test"], single["interval"]) == ("trials", 2, None, None)
+    assert single["refusal"] == "fewer than 3 trials"
+    for each in found:
+        assert (each["p"] is None) == (each["interval"] is None) == (each["test"] is None)
+
+
+def test_estimand_and_family_change_test_and_correction(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for algorithm in METHODS:
+        for domain in range(4):
+            write_run(results, algorithm, domain, 2, env0_in_acc=0.7 + 0.01 * len(algorithm))
+    found = comparisons_of(capsys, results, "--estimand", "these-benchmarks")
+    assert {(each["test"], each["units"]) for each in found if each["domain"] is None} == {("t-trials", "trials")}
+    text = collect(capsys, results, "--format", "text", "--estimand", "these-benchmarks", "--family", "report")
+    footer = " ".join(text.split())
+    assert "the mean difference of new trainings on exactly these domains" in footer
+    assert "Holm-adjusted within all comparisons of this report (family of 2)" in footer
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "json"])
+def test_plan_effects_and_ranks_are_in_every_format_that_can_hold_them(
+    results: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    shown = collect(capsys, results, "--format", form, "--plan=1.5", "--effects", "--posthoc")
+    plain = collect(capsys, results, "--format", form)
+    if form == "json":
+        value = json.loads(shown)
+        assert {each["difference"] for each in value["plans"]} == {1.5}
+        assert {"p_better", "rank_biserial", "rope"} <= set(value["effects"][0])
+        assert "ranks need at least 6 domains" in value["rankings"][0]["refusal"]
+        assert not {"plans", "effects", "rankings"} & set(json.loads(plain))
+        return
+    for part in (
+        "effect sizes over domains",
+        "what would settle it",
+        "No ranks of Icons: ranks need at least 6 domains",
+    ):
+        assert part in " ".join(shown.split()).replace("\\_", "_")
+        assert part not in plain
+    if form == "latex":
+        assert_latex_is_sound(shown)
+
+
+def test_plan_without_points_says_that_the_observed_mean_is_optimistic(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "an optimistic guess" in " ".join(collect(capsys, results, "--format", "text", "--plan").split())
+    assert "an optimistic guess" not in " ".join(collect(capsys, results, "--format", "text", "--plan=2").split())
+
+
+def test_what_does_not_go_together_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for asked in (["--plan"], ["--effects"], ["--posthoc"], ["--explain", "Icons", "ERM", "Avg"]):
+        assert f"{asked[0]} has no place in --format csv" in refused(capsys, results, "--format", "csv", *asked)
+    assert "--estimand new-domains" in refused(capsys, results, "--plan=1", "--estimand", "these-benchmarks")
+
+
+def test_rows_and_columns_are_renamed_ordered_and_compared_as_before(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("--rename", "ERM=Fine-tuning", "50% ink=Ink", "--rename", "Icons=Our icons")
+    text = collect(capsys, results, "--format", "text", "--order", "mean", "--against", "ERM", *names)
+    rows = [line.split("  ")[0] for line in text.splitlines()[4:7]]
+    assert rows == ["CLIPood", "Fine-tuning", "ZeroShot"]
+    assert text.startswith("Our icons: ")
+    assert "Ink" in text.splitlines()[2] and "50% ink" not in text
+    assert "mean difference from Fine-tuning" in text
+    plain = comparisons_of(capsys, results, "--against", "ERM")
+    renamed = comparisons_of(capsys, results, "--against", "ERM", *names)
+    assert [each["p_adjusted"] for each in renamed] == [each["p_adjusted"] for each in plain]
+    by_name = rows_of_csv(collect(capsys, results, "--format", "csv", "--order", "name", "--selection", "last"))
+    assert list(dict.fromkeys(row["algorithm"] for row in by_name)) == ["CLIPood", "ERM", "ZeroShot"]
+
+
+def test_wrong_names_and_metrics_are_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'ERM'" in refused(capsys, results, "--rename", "EMR=x")
+    assert "OLD=NEW" in refused(capsys, results, "--rename", "ERM")
+    assert "two names" in refused(capsys, results, "--rename", "ERM=a", "--rename", "ERM=b")
+    assert "the name 'CLIPood'" in refused(capsys, results, "--rename", "ERM=CLIPood")
+    assert "Did you mean 'accuracy'" in refused(capsys, results, "--metric", "acuracy")
+
+
+def test_explain_lists_the_trials_behind_a_cell(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run(results, "UEO", 0)
+    spec = json.loads((folder / "spec.json").read_text())
+    (folder / "spec.json").write_text(json.dumps({**spec, "hparams": {"lr": 0.001, "beta": 2}}))
+    shown = " ".join(collect(capsys, results, "--explain", "Icons", "UEO", "art").split())
+    for part in ("UEO, art: 50.0 (accuracy, %)", "training-domain validation", "beta=2, lr=0.001", str(folder)):
+        assert part in shown
+    averaged = collect(capsys, results, "--explain", "Icons", "CLIPood", "Avg")
+    assert len(re.findall(r"^(?:art|50% ink|a\|b|r_w) ", averaged, re.M)) == 8
+    assert "the mean of 4 cells" in averaged and " 50 " in averaged
+    assert "hparams 1: not recorded" in averaged
+    hole = collect(capsys, results, "--explain", "Icons", "UEO", "r_w")
+    assert "No finished trial: not run." in hole
+    assert "though these trials are there" in collect(capsys, results, "--explain", "Icons", "UEO", "Avg")
+
+
+def test_explain_names_what_there_is(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'Icons'" in refused(capsys, results, "--explain", "Icon", "ERM", "art")
+    assert "Did you mean 'ERM'" in refused(capsys, results, "--explain", "Icons", "EMR", "art")
+    assert "Did you mean 'art'" in refused(capsys, results, "--explain", "Icons", "ERM", "arts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def measured(*measures: Measure) -> list[Table]:
         for place, row in enumerate(tables[0].rows)
     )
     names = tuple(measure.name for measure in measures)
-    return [Table("p", "last", "PACS", names, rows, measures, is_summary=True), *tables]
+    return [Table("leave_one_domain_out", "last", "PACS", names, rows, measures, is_summary=True), *tables]
 
 
 def test_metrics_are_chosen_and_the_summary_keeps_several_only() -> None:
@@ -154,6 +155,10 @@ def test_metrics_are_chosen_and_the_summary_keeps_several_only() -> None:
     assert [each.columns for each in arrange(tables, ("FPR95", "AUROC")) if each.is_summary] == [("FPR95", "AUROC")]
     (alone,) = arrange(tables, ("AUROC",))
     assert (alone.measure.name, alone.is_summary, alone.is_shown) == ("AUROC", False, True)
+    assert all(each.is_shown for each in arrange(tables, ("FPR95", "AUROC")))
+    narrow = [replace(each, columns=("d0", AVERAGE), is_shown=False) for each in tables[1:]]
+    assert [each.is_shown for each in arrange([tables[0], *narrow], ("FPR95", "AUROC"))] == [True, False, False]
+    assert [each.is_shown for each in arrange([tables[0], *narrow], ("AUROC",))] == [True]
     with pytest.raises(UnknownName, match="Did you mean 'AUROC'"):
         arrange(tables, ("AUC",))
 
