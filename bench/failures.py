@@ -323,7 +323,9 @@ class RetryRule:
         for item in filter(None, (part.strip() for part in text.split(","))):
             name, has_number, number = (part.strip() for part in item.partition("="))
             if name not in (*Failure, "all", "none"):
-                problems.append(unknown_name("kind of failure", name, (*(each.value for each in Failure), "all", "none")))
+                problems.append(
+                    unknown_name("kind of failure", name, (*(each.value for each in Failure), "all", "none"))
+                )
             elif has_number and (name in ("all", "none") or not _is_count(number)):
                 problems.append(
                     f"{item!r} is no rule: a kind takes a number from 0 to {MOST_ENDS}, all and none take none"
