@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import domainbed, files
+from bench import domainbed, files, reference
 from bench.arrange import ORDERS, parse_names
 from bench.default_test import ESTIMANDS
 from bench.errors import BenchError, SpecError
@@ -35,6 +35,7 @@ _EXAMPLES = """examples:
   python -m bench.collect results/ --format csv --output numbers.csv
   python -m bench.collect results/ --format text --plan=1        what would settle a difference of one point
   python -m bench.collect results/ --explain PACS CLIPood Avg    the trials behind a number
+  python -m bench.collect results/ --reference           our numbers beside the papers'
   python -m bench.collect DOMAINBED_SWEEP --format domainbed
 """
 
@@ -55,10 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _collect(options: argparse.Namespace) -> tuple[str, Sequence[str]]:
     """Give the text to print, and the warnings."""
+    options.format = options.format or ("latex" if options.reference is None else "text")
     _check(options)
     is_domainbed = options.format == "domainbed"
     results = load(options.results, include_unfinished=options.include_unfinished or is_domainbed)
-    every_rule = is_domainbed or options.format in ("csv", "json")
+    every_rule = is_domainbed or (options.format in ("csv", "json") and options.reference is None)
     rules = options.selection or (DOMAINBED_RULES if every_rule else DOMAINBED_RULES[:1])
     wished = Options(
         datasets=tuple(options.datasets),
@@ -84,6 +86,10 @@ def _collect(options: argparse.Namespace) -> tuple[str, Sequence[str]]:
             *left_out(results, provenance),
         ]
     reports = build_reports(results, rules, wished)
+    if options.reference is not None:
+        known = reference.read_references(options.reference)
+        found = [reference.beside(report, known) for report in reports]
+        return reference.RENDERERS[options.format](found), list(reports[0].warnings)
     if options.explain is not None:
         return explain(reports, results.root, *options.explain), list(reports[0].warnings)
     if options.plots is not None:
@@ -112,6 +118,8 @@ def _check(options: argparse.Namespace) -> None:
         raise SpecError("--format csv has a column for standard errors; --errorbars t95 is for the other formats")
     if options.plan is not None and options.estimand != "new-domains":
         raise SpecError("--plan asks how many domains or data sets are needed: it is for --estimand new-domains")
+    if options.reference is not None:
+        _check_reference(options)
     extras = {"posthoc": options.posthoc, "effects": options.effects or None, "plan": options.plan}
     asked = [
         name
@@ -120,6 +128,16 @@ def _check(options: argparse.Namespace) -> None:
     ]
     if asked and options.format in ("csv", "domainbed"):
         raise SpecError(f"--{asked[0]} has no place in --format {options.format}; use text, markdown, latex or json")
+
+
+def _check_reference(options: argparse.Namespace) -> None:
+    if options.format not in reference.RENDERERS:
+        formats = ", ".join(reference.RENDERERS)
+        raise SpecError(f"--reference has no place in --format {options.format}; use {formats}")
+    for name in ("explain", "plots", "posthoc", "effects", "plan", "rename"):
+        value = getattr(options, name)
+        if value is not None and value is not False and value != []:
+            raise SpecError(f"--reference and --{name} do not go together; leave one out")
 
 
 def _write(output: str, path: Path | None) -> None:
@@ -150,7 +168,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("results", type=Path, help="results folder, sweep folder or run folder")
-    add("--format", choices=FORMATS, default="latex", help="default: latex; domainbed = DomainBed's own text")
+    formats = "default: latex, with --reference text; domainbed = DomainBed's own text"
+    add("--format", choices=FORMATS, help=formats)
     rules_help = "may be repeated; default: training-domain; for csv, json and domainbed all but last"
     add("--selection", choices=RULES, action="append", help=rules_help)
     add("--datasets", nargs="+", default=[], metavar="NAME", help="only these, in this order")
@@ -168,6 +187,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--explain", nargs=3, metavar=("DATASET", "ROW", "COLUMN"), help=explain_help)
     plots_help = "write figures (PDF, PNG and their numbers as CSV) there, and print no table; needs matplotlib"
     add("--plots", type=Path, metavar="FOLDER", help=plots_help)
+    reference_help = "print our numbers beside the papers', from CSV files; default: the checkout's results/reference"
+    add("--reference", nargs="?", type=Path, const=reference.FOLDER, metavar="PLACE", help=reference_help)
     add("--include-unfinished", action="store_true", help="use runs that are not finished too (domainbed always does)")
     add("--output", type=Path, metavar="FILE", help="write there instead of to standard output")
     return parser
