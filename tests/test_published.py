@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PACS = ROOT / "results" / "published" / "pacs_tiny"
 
 
-def test_published_trials_are_whole_and_named_by_their_specs() -> None:
-    runs = find_runs(PACS)
-    assert len(runs) == 56
+PUBLISHED = {"pacs_tiny": 56, "universal_office31": 108, "open_classes_icons": 90}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_trials_are_whole_and_named_by_their_specs(name: str) -> None:
+    runs = find_runs(PACS.with_name(name))
+    assert len(runs) == PUBLISHED[name]
     for run in runs:
         records, skipped = run.records()
         assert run.is_done and not skipped
@@ -26,6 +31,22 @@ def test_published_trials_are_whole_and_named_by_their_specs() -> None:
 def test_the_readme_shows_what_collect_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(PACS), "--format", "text"]) == 0
     assert capsys.readouterr().out.rstrip() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "options"),
+    [("universal_office31", "Office31", ()), ("open_classes_icons", "Icons", ("--selection", "last"))],
+)
+def test_the_page_of_results_shows_what_collect_prints(
+    name: str, dataset: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(PACS.with_name(name)), "--format", "text", *options]) == 0
+    printed = capsys.readouterr().out
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```text\n(.*?)```", page, re.S)
+    shown = [table.rstrip() for block in blocks for table in re.split(r"\n\n(?=\S)", block)]
+    ours = [table for table in shown if table.startswith(f"{dataset}, ")]
+    assert len(ours) == 6 and all(table in printed for table in ours)
 
 
 def test_reference_numbers_all_name_their_source() -> None:
