@@ -146,6 +146,15 @@ def die_second(folder: str, *, threads: int | None, device: str | None) -> str:
     return finish(folder, threads=threads, device=device)
 
 
+def die_first(folder: str, *, threads: int | None, device: str | None) -> str:
+    """Kill the process of a trial's first attempt, finish the second."""
+    run = Run(Path(folder))
+    if run.attempts == 0:
+        run.claim().beat(3, 10, force=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return finish(folder, threads=threads, device=device)
+
+
 def give_back(folder: str, *, threads: int | None, device: str | None) -> str:
     """Stop though nobody asked."""
     Run(Path(folder)).claim().release(1, 10)

@@ -56,6 +56,41 @@ def test_pool_names_the_signal_when_a_process_is_killed(tmp_path: Path) -> None:
     assert "about to die" in (runs[1].error() or "")
 
 
+def test_a_killed_trial_is_tried_again_as_often_as_the_rule_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RetryRule, "delay", lambda self, failure, ends: 0.0)
+    runs = make_runs(tmp_path, 2)
+    pool(fakes.die_first, retry="none,killed=1").run(runs, Recorder())
+    assert states(runs) == ["done", "done"]
+    assert [run.status()["ends"] for run in runs] == [{"killed": 1}] * 2
+    (hopeless,) = make_runs(tmp_path / "more", 2)[1:]
+    pool(fakes.die_second, retry="none,killed=1").run([hopeless], Recorder())
+    assert hopeless.state() is State.FAILED
+    assert hopeless.status()["ends"] == {"killed": 2} and hopeless.status()["failure"] == "killed"
+
+
+def test_a_cancelled_trial_is_left_out_and_a_launch_may_take_it_up_again(tmp_path: Path) -> None:
+    runs = make_runs(tmp_path, 2)
+    runs[0].cancel()
+    pool(fakes.finish).run(runs, Recorder())
+    assert states(runs) == ["cancelled", "done"]
+    runs[0].reset()
+    pool(fakes.finish).run(runs, Recorder())
+    assert states(runs) == ["done", "done"]
+
+
+def test_a_pool_that_waits_for_nobody_leaves_a_trial_to_a_holder_whose_heart_beats(tmp_path: Path) -> None:
+    (run,) = make_runs(tmp_path, 1)
+    attempt = run.claim()
+    attempt.beat(1, 10, force=True)
+    beats = threading.Timer(3.0, lambda: attempt.beat(2, 10, force=True))
+    beats.start()
+    pool(fakes.finish, leave_held=True).run([run], Recorder())
+    beats.join()
+    assert run.state() is State.RUNNING and run.attempts == 1
+
+
 def test_pool_writes_down_the_bug_when_a_process_ends_before_its_trial_begins(tmp_path: Path) -> None:
     (run,) = make_runs(tmp_path, 1)
     pool(fakes.exit_early).run([run], Recorder())

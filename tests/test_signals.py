@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from bench.job import _stop_on_signals
 from bench.process import WARNING
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, WARNING)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
 def fork_sleeper() -> int:
@@ -22,6 +31,7 @@ def fork_sleeper() -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, WARNING])
 def test_a_trial_notes_a_signal_and_lives(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)  # tests that run in the background are started deaf to SIGINT
     with _stop_on_signals() as asked:
         assert not asked()
         os.kill(os.getpid(), number)
