@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bench.errors import SpecError, UnknownName
 from bench.registry import unknown_name
-from bench.tables import AVERAGE, Table, TableRow, natural
+from bench.tables import AVERAGE, AVERAGES, Table, TableRow, natural
 
 ORDERS = {
     "usual": "baselines, then DomainBed's methods, then by name; as given in --algorithms",
@@ -17,26 +17,19 @@ ORDERS = {
 }
 
 
-def arrange(
-    tables: Sequence[Table],
-    metrics: Sequence[str] = (),
-    names: Mapping[str, str] | None = None,
-    order: str = "usual",
-) -> list[Table]:
-    """Choose the measures, rename rows, data sets and domains, and order the rows.
+def arrange(tables: Sequence[Table], names: Mapping[str, str] | None = None, order: str = "usual") -> list[Table]:
+    """Rename rows, data sets and domains, and order the rows.
 
     Args:
         tables: all tables of a report.
-        metrics: names of measures; all where empty.
         names: name → name to show; of a row, its method's or its whole label.
         order: one of `ORDERS`.
 
     Raises:
-        UnknownName: there is no such measure, or nothing to rename.
+        UnknownName: there is nothing to rename.
         SpecError: two things would get the same name.
     """
-    chosen = _of_metrics(tables, metrics) if metrics else list(tables)
-    renamed = _renamed(chosen, names) if names else chosen
+    renamed = _renamed(tables, names) if names else list(tables)
     return [replace(table, rows=_ordered(table, order)) for table in renamed] if order != "usual" else renamed
 
 
@@ -59,7 +52,12 @@ def parse_names(pairs: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _of_metrics(tables: Sequence[Table], metrics: Sequence[str]) -> list[Table]:
+def of_metrics(tables: Sequence[Table], metrics: Sequence[str]) -> list[Table]:
+    """Choose the tables and columns of some measures.
+
+    Raises:
+        UnknownName: there is no such measure.
+    """
     known = tuple(dict.fromkeys(measure.name for table in tables for measure in table.measures))
     for name in metrics:
         if name not in known:
@@ -83,14 +81,16 @@ def _of_metrics(tables: Sequence[Table], metrics: Sequence[str]) -> list[Table]:
 def _columns(summary: Table, places: Sequence[int]) -> Table:
     rows = tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in summary.rows)
     columns = tuple(summary.columns[place] for place in places)
-    return replace(summary, columns=columns, rows=rows, measures=tuple(summary.measures[place] for place in places))
+    measures = tuple(summary.measures[place] for place in places)
+    marks = tuple(summary.marks[place] for place in places) if summary.marks else ()
+    return replace(summary, columns=columns, rows=rows, measures=measures, marks=marks)
 
 
 def _renamed(tables: Sequence[Table], names: Mapping[str, str]) -> list[Table]:
     known = {
         *(name for table in tables for row in table.rows for name in (row.label, row.row.algorithm)),
         *(name for table in tables for name in (table.dataset, *table.columns)),
-    } - {AVERAGE}
+    } - {AVERAGE, AVERAGES}
     for old in names:
         if old not in known:
             raise UnknownName(unknown_name("row, data set or domain to rename (--rename)", old, tuple(sorted(known))))

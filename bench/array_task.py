@@ -2,9 +2,10 @@
 
 `prepare FILE` is a task that reads and decodes data sets once, before the trials that need them.
 
-`run` is the job step: it runs the task's trials one after the other, each in a process of its own (`LocalPool`), so
-that start-up is paid once and one trial's end is not its neighbours'. `after` comes from the batch script when the step
-is gone: it says how each trial ended and puts the job back into the queue for what is left, if the retry rule allows.
+`run` is the job step: it runs the task's trials one after the other, each in a process of its own or with those that it
+is trained with (`LocalPool`), so that start-up is paid once and one trial's end is not its neighbours'. `after` comes
+from the batch script when the step is gone: it says how each trial ended and puts the job back into the queue for what
+is left, if the retry rule allows.
 
 Slurm may start a task again at any time, after preemption, the loss of a node or a request. Both commands look at the
 run folders first and do what is left.
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from bench import slurm
 from bench.errors import BenchError, SpecError
-from bench.failures import Failure, RetryRule, advice, of_exit
+from bench.failures import MOST_ENDS, Failure, RetryRule, advice, of_exit
 from bench.launch import Stopped, bury, retry_delay
 from bench.launches import Array
 from bench.local_pool import LocalPool
@@ -65,7 +66,11 @@ def _mine(path: Path) -> tuple[Array, list[Run]]:
     index = os.environ.get("SLURM_ARRAY_TASK_ID", "")
     if array is None or not index.isdigit() or int(index) >= len(array.tasks):
         raise SpecError(f"{path} has no task {index!r}; it was changed after it was sent, so launch again")
-    return array, [Run(Path(array.sweep) / trial) for trial in array.tasks[int(index)]]
+    runs = [Run(Path(array.sweep) / trial) for trial in array.tasks[int(index)]]
+    for run in runs:
+        if not run.is_there:
+            _say(f"{run.trial_id} was deleted")
+    return array, [run for run in runs if run.is_there]
 
 
 def _run(array: Array, runs: list[Run]) -> int:
@@ -75,7 +80,15 @@ def _run(array: Array, runs: list[Run]) -> int:
     rule = RetryRule.parse(array.retry)
     for run in runs:
         _note_earlier_start(run, rule)
-    pool = LocalPool(jobs=array.jobs, threads=array.threads, device=array.device, retry=rule, leave_held=True)
+    pool = LocalPool(
+        jobs=array.jobs,
+        threads=array.threads,
+        device=array.device,
+        retry=rule,
+        leave_held=True,
+        share=array.share,
+        grace=array.grace,
+    )
     try:
         pool.run(runs, _Lines())
     except Stopped as stopped:
@@ -95,8 +108,9 @@ def _stopped(number: int, runs: list[Run], rule: RetryRule) -> int:
     warned, time_is_up = number == WARNING, _time_is_up(within=_LATE_SECONDS if number == WARNING else 0)
     if not warned and not time_is_up:
         return 128 + number
-    for run in _concerned(runs, (State.PENDING,)):
-        _count(run, Failure.TIME if time_is_up else Failure.PREEMPTED, rule)
+    failure = Failure.TIME if time_is_up else Failure.PREEMPTED
+    for run in _concerned(runs, (State.PENDING, State.LOST)):  # lost: there was no time to write its checkpoint
+        _settle(run, failure, advice(failure), rule)
     if not _left(runs):
         _say(_OVER)
         return 0
@@ -131,26 +145,36 @@ def _after(array: Array, runs: list[Run], code: int) -> int:
     if failure is None and code != GO_ON:
         _say(f"the step ended with exit code {code}; {len(left)} trials are left for the next launch")
         return code
-    _say(f"{len(left)} trials are left: back into the queue")
-    _requeue()
-    time.sleep(60)  # Slurm ends this script
+    _say(f"{len(left)} trials are left")
+    if _requeue():
+        time.sleep(60)  # Slurm ends this script
     return code
 
 
-def _requeue() -> None:
-    """Put this task back into the queue. By its index: one task of an array bears the array's own number."""
+def _requeue() -> bool:
+    """Put this task back into the queue. By its index: one task of an array bears the array's own number.
+
+    Not without end: where the disk is too full to write down how trials end, nobody else counts.
+    """
     job = slurm_job()
     assert job is not None
+    if job["restart"] >= MOST_ENDS:
+        _say(f"this task was started {job['restart'] + 1} times: what is left waits for the next launch")
+        return False
+    _say("back into the queue")
     slurm.requeue(job["job"])
+    return True
 
 
 def _note_earlier_start(run: Run, rule: RetryRule) -> None:
     """Count why an earlier start of this job gave up a trial, or never said how it ended."""
     state, said = run.look()
     theirs, ours = said.get("slurm") or {}, slurm_job() or {}
-    if state not in (State.LOST, State.PENDING) or said.get("failure") or theirs.get("job") != ours.get("job"):
+    if theirs.get("job") != ours.get("job") or int(theirs.get("restart", 0)) >= int(ours.get("restart", 0)):
         return
-    if int(theirs.get("restart", 0)) >= int(ours.get("restart", 0)):
+    if state is State.FAILED and retry_delay(run, rule) is not None:
+        run.reset(keep_ends=True)  # it waited for its retry when that start was ended
+    if state not in (State.LOST, State.PENDING) or said.get("failure"):
         return
     failed = slurm.node_failed_since(str(theirs.get("node", "")), float(said.get("heartbeat", 0)))
     failure = Failure.NODE if failed else Failure.PREEMPTED
@@ -162,7 +186,7 @@ def _concerned(runs: list[Run], states: Sequence[State]) -> list[Run]:
 
     So a task that ends before its first trial is counted against its trials, and not started again without end.
     """
-    looked = [(run, *run.look()) for run in runs]
+    looked = [(run, *run.look()) for run in runs if run.is_there]
     left = [(run, said) for run, state, said in looked if state in states]
     had = any(said.get("slurm") == slurm_job() for _, _, said in looked)
     return [run for run, said in left if not had or said.get("slurm") == slurm_job()]
@@ -176,16 +200,16 @@ def _settle(run: Run, failure: Failure, how: str, rule: RetryRule) -> None:
         run.reset(keep_ends=True)
 
 
-def _count(run: Run, failure: Failure, rule: RetryRule, how: str = "") -> None:
+def _count(run: Run, failure: Failure, rule: RetryRule, how: str) -> None:
     """Count why a trial was given back; fail it where that has happened too often."""
     run.note_end(failure)
     if retry_delay(run, rule) is None:
         times = int(run.status().get("ends", {}).get(failure, 1))
-        bury(run, failure, how or f"it was stopped {times} time{'s' * (times != 1)}: {advice(failure)}")
+        bury(run, failure, f"stopped {times} time{'s' * (times != 1)}: {how}")
 
 
 def _left(runs: list[Run]) -> list[Run]:
-    return [run for run in runs if run.state() in (State.PENDING, State.LOST)]
+    return [run for run in runs if run.is_there and run.state() in (State.PENDING, State.LOST)]
 
 
 def _time_is_up(within: float) -> bool:

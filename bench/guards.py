@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from bench.plan import Planned
 
 
-def check_same_data(planned: Sequence[Planned], runs: Sequence[Run], folder: Path) -> None:
+def check_same_data(done: Iterable[Planned], folder: Path) -> None:
     """Refuse to go on with a sweep whose finished trials are of other files of the same name, warn if of other code.
 
-    Looks at one trial a data set.
+    Looks at one of the trials that are `done` for each data set.
     """
     seen: dict[str, set[str]] = {}
-    for each, run in zip(planned, runs):
-        if not each.file_lists or each.spec.dataset in seen or not run.is_done:
+    for each in done:
+        if not each.file_lists or each.spec.dataset in seen:
             continue
-        records = run.records()[0]
+        records = Run(folder / each.spec.trial_id).records()[0]
         seen[each.spec.dataset] = {str(record["code"]) for record in records if record.get("code")}
         before = next((record["file_lists"] for record in records if record.get("file_lists")), None)
         if before is not None and tuple(before) != each.file_lists:

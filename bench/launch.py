@@ -19,10 +19,10 @@ Say = Callable[[str], None]
 
 
 class RunTrial(Protocol):
-    """What runs one trial: `bench.job.run_trial`, or a test's stand-in."""
+    """What runs one trial, or several that are trained as one: `bench.job.run_trial`, or a test's stand-in."""
 
-    def __call__(self, folder: str, *, threads: int | None, device: str | None) -> str:
-        """Run the trial in `folder`; give the state it is left in."""
+    def __call__(self, folder: str, *company: str, threads: int | None, device: str | None) -> str:
+        """Run the trials in `folder` and `company`; give the state the first is left in."""
 
 
 class Progress(Protocol):
@@ -65,11 +65,11 @@ class Stopped(Exception):
         self.number = number
 
 
-def trial_here(folder: str, *, threads: int | None, device: str | None) -> str:
+def trial_here(folder: str, *company: str, threads: int | None, device: str | None) -> str:
     """Run a trial in this process; torch is imported by it and not before."""
     from bench.job import run_trial
 
-    return run_trial(folder, threads=threads, device=device)
+    return run_trial(folder, *company, threads=threads, device=device)
 
 
 class InProcess:
@@ -102,9 +102,9 @@ class InProcess:
 def bury(run: Run, failure: Failure, how: str) -> State:
     """Write into the folder of a trial whose process is gone how it ended; give the state."""
     try:
-        attempt = run.claim(silent=failure)
+        attempt = run.claim(silent=failure, buries=True)
     except Busy:
-        return State.RUNNING
+        return run.state()
     except OSError:  # a full disk must not end the sweep; the trial counts as failed all the same
         return State.FAILED
     log = run.log_path.read_text(errors="replace")[-4000:] if run.log_path.is_file() else ""

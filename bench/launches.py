@@ -49,6 +49,8 @@ class Array:
         retry: which failures are tried again, as `RetryRule` reads it.
         code: version of the code that sent it.
         prepares: its tasks read and decode the data of their trials, instead of running them.
+        share: trials whose weights follow the same path are trained as one.
+        grace: seconds that trials have to write checkpoints after Slurm's warning.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Array:
     retry: str = ""
     code: str = ""
     prepares: bool = False
+    share: bool = True
+    grace: float = 20.0
 
     @classmethod
     def read(cls, path: Path) -> Array | None:

@@ -1,15 +1,17 @@
-"""A bounded pool of processes of this machine: one trial a process, cores and GPUs divided between them."""
+"""A bounded pool of processes of this machine: one training a process, cores and GPUs divided between them.
+
+A training is one trial, or a group of trials whose weights follow the same path (`bench.sharing`). A trial that comes
+back from a group unfinished is run by itself, so that company never keeps one from its end.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
-import os
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -20,8 +22,10 @@ from bench.errors import BenchError, SpecError
 from bench.failures import Failure, RetryRule, of_exit
 from bench.launch import Progress, RunTrial, Say, Stopped, bury, retry_delay
 from bench.machine import Layout, cpu_jobs, thread_variables, usable_cores, visible_gpus
-from bench.places import preparation
-from bench.process import WARNING, is_replaced
+from bench.places import is_prepared, preparation
+from bench.pool_process import DEAF, answer, count_gpus, prepare, trial_in_child, work
+from bench.process import is_replaced
+from bench.sharing import MOST_TOGETHER, path_of
 from bench.spec import Places, TrialSpec
 from bench.store import Run, State
 
@@ -36,22 +40,23 @@ MOST_STARTS = 3
 """A trial that gives itself back this often, though nobody stopped the sweep, counts as failed."""
 
 
-def trial_in_child(folder: str, *, threads: int | None, device: str | None) -> str:
-    """Run a trial in a process that must not outlive the one it came from."""
-    from bench.job import run_trial
-
-    return run_trial(folder, threads=threads, device=device, parent=os.getppid())
+_ALONE_AFTER = {Failure.HOST_MEMORY: 1, Failure.GPU_MEMORY: 1, Failure.KILLED: 2}
+"""A trial that an earlier process lost this often so is run by itself: in company it takes more memory."""
 
 
 _OVER = (State.DONE, State.FAILED, State.CANCELLED)
-_DEAF = (signal.SIGINT, signal.SIGTERM, WARNING)
 
 
 @dataclass
 class _Waiting:
-    """A trial that is not running here."""
+    """A trial that is not running here.
+
+    Attributes:
+        path: equal for trials that may be trained as one; None = by itself.
+    """
 
     run: Run
+    path: str | None = None
     starts: int = 0
     not_before: float = 0.0
     heartbeat: float | None = None
@@ -60,18 +65,18 @@ class _Waiting:
 
 @dataclass
 class _Child:
-    """A trial that is."""
+    """Trials that are, in one process."""
 
-    waiting: _Waiting
+    members: list[_Waiting]
     process: BaseProcess
     slot: int
 
 
 class LocalPool:
-    """Runs a bounded number of trials at a time, each in a fresh process.
+    """Runs a bounded number of trainings at a time, each in a fresh process.
 
     The processes are forked from a server that has imported torch and open_clip, so the imports are paid once. A
-    process that dies takes only its own trial with it; when this process dies, the others stop at their next step.
+    process that dies takes only its own training with it; when this process dies, the others stop at their next step.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class LocalPool:
         max_failures: int | None = None,
         retry: RetryRule | None = None,
         leave_held: bool = False,
+        share: bool = True,
         trial: RunTrial = trial_in_child,
         preload: Sequence[str] = PRELOAD,
         grace: float = GRACE_SECONDS,
@@ -90,19 +96,21 @@ class LocalPool:
         """Take the options of `sweep launch`; None = as the machine bears.
 
         Args:
-            jobs: trials at a time.
-            threads: CPU threads a trial.
+            jobs: trainings at a time.
+            threads: CPU threads a training.
             device: torch's name of a device.
             max_failures: stop after so many failed trials.
             retry: which failures are tried again.
             leave_held: do not wait for the end of trials that another process runs, once it has been seen to live.
-            trial: what runs a trial in a process of its own.
+            share: train trials whose weights follow the same path as one.
+            trial: what runs trials in a process of their own.
             preload: modules that are imported once.
             grace: seconds that stopped trials have to write checkpoints.
         """
         self._asked = (jobs, threads)
         self._retry = retry or RetryRule()
         self._leave_held = leave_held
+        self._share = share
         self._device = device
         self._max_failures = max_failures
         self._trial = trial
@@ -134,13 +142,13 @@ class LocalPool:
         """Name the GPUs to divide between trials; none where the user chose a device that is not "cuda"."""
         if self._device not in (None, "cuda"):
             return ()
-        count = self._ask(_count_gpus, (), lambda text: None) or 0
+        count = self._ask(count_gpus, (), lambda text: None) or 0
         if self._device == "cuda" and not count:
             raise SpecError("--device cuda: torch finds no GPU here; leave the option out to run on the CPU")
         return visible_gpus(count)
 
     def prepare(self, trials: Iterable[tuple[TrialSpec, Places]], say: Say) -> None:
-        """Read and decode each data set once, in a process of its own.
+        """Read and decode each data set once, in a process of its own, unless an earlier launch did.
 
         Raises:
             BenchError: data or weights are not as they must be.
@@ -149,8 +157,9 @@ class LocalPool:
         for spec, places in trials:
             distinct[preparation(spec, places)] = (spec, places)
         for spec, places in distinct.values():
-            say(f"preparing {spec.dataset} for {spec.backbone}")
-            self._ask(_prepare, (spec, places), say)
+            if not is_prepared(spec, places):
+                say(f"preparing {spec.dataset} for {spec.backbone}")
+                self._ask(prepare, (spec, places), say)
 
     def run(self, runs: Sequence[Run], progress: Progress) -> None:
         """Run trials until each is done or failed, here or by another launch of the same sweep.
@@ -159,7 +168,7 @@ class LocalPool:
             Stopped: SIGINT, SIGTERM or Slurm's warning came, and the running trials were given time to write
                 checkpoints; or Slurm has started this job anew elsewhere, and the other start has a trial of ours.
         """
-        self._queue = [_Waiting(run) for run in runs]
+        self._queue = [_Waiting(run, self._path(run)) for run in runs]
         self._replaced = False
         self._n_failed = 0
         limit = self._max_failures or sys.maxsize
@@ -175,6 +184,8 @@ class LocalPool:
                     self._reap(progress)
             finally:
                 self._stop_children(signals, progress)
+                for waiting in [each for each in self._queue if each.again]:
+                    _reset(waiting)  # whoever goes on with the sweep finds that it is to be tried again
         if signals.first is not None:
             raise Stopped(signals.first)
 
@@ -184,34 +195,58 @@ class LocalPool:
         for waiting in [each for each in self._queue if each.not_before <= now]:
             if len(self._children) >= slots:
                 return
-            state, said = waiting.run.look()
-            if state is State.FAILED and waiting.again:
-                state = _reset(waiting)
-            if state in _OVER or (state is State.RUNNING and self._leaves(waiting, said)):
-                self._queue.remove(waiting)
-                self._over(waiting.run, state, progress)
-            elif state is State.RUNNING:
-                waiting.not_before = now + HELD_SECONDS
-            else:
-                self._queue.remove(waiting)
-                self._start(waiting, progress)
+            if waiting not in self._queue or not self._takes(waiting, now, progress):
+                continue
+            members = [waiting]
+            for other in [each for each in self._queue if each.not_before <= now and waiting.path is not None]:
+                if waiting.path == other.path and len(members) < MOST_TOGETHER and self._takes(other, now, progress):
+                    members.append(other)
+            self._start(members, progress)
+
+    def _takes(self, waiting: _Waiting, now: float, progress: Progress) -> bool:
+        """Take a trial out of the queue, unless another process holds it; say whether it is to be started."""
+        state, said = waiting.run.look()
+        if state is State.FAILED and waiting.again:
+            state = _reset(waiting)
+        if state is State.RUNNING and not self._leaves(waiting, said):
+            waiting.not_before = now + HELD_SECONDS
+            return False
+        self._queue.remove(waiting)
+        if state in _OVER or state is State.RUNNING:
+            self._over(waiting.run, state, progress)
+            return False
+        return True
+
+    def _path(self, run: Run) -> str | None:
+        """Name what trials that are trained as one have in common; None for one that is to be by itself."""
+        if not self._share:
+            return None
+        ends = run.status().get("ends") or {}
+        if any(ends.get(failure, 0) >= times for failure, times in _ALONE_AFTER.items()):
+            return None
+        try:
+            name = path_of(run.spec)
+        except BenchError:  # no readable spec: told of where the trial is run
+            return None
+        return None if name is None else f"{run.folder.parent} {name}"
 
     def _leaves(self, waiting: _Waiting, said: Mapping[str, Any]) -> bool:
         """Say whether a trial that another process holds is left to it: yes, once its heartbeat has moved."""
         before, waiting.heartbeat = waiting.heartbeat, said.get("heartbeat", 0.0)
         return self._leave_held and before not in (None, waiting.heartbeat)
 
-    def _start(self, waiting: _Waiting, progress: Progress) -> None:
+    def _start(self, members: list[_Waiting], progress: Progress) -> None:
         used = {child.slot for child in self._children}
         slot = next(slot for slot in range(self.layout.jobs) if slot not in used)
         gpus = self.layout.gpus
         gpu = gpus[slot % len(gpus)] if gpus else None
-        run = waiting.run
-        arguments = (self._trial, str(run.folder), self.layout.threads, self._device, gpu, str(run.log_path))
-        process = self._process(_work, arguments)
-        waiting.starts += 1
-        self._children.append(_Child(waiting, process, slot))
-        progress.started(run)
+        folders = [str(waiting.run.folder) for waiting in members]
+        log = str(members[0].run.log_path)
+        process = self._process(work, (self._trial, folders, self.layout.threads, self._device, gpu, log))
+        self._children.append(_Child(members, process, slot))
+        for waiting in members:
+            waiting.starts += 1
+            progress.started(waiting.run)
 
     def _process(self, target: Callable[..., None], arguments: tuple[Any, ...]) -> BaseProcess:
         jobs, threads = self._asked
@@ -234,29 +269,36 @@ class LocalPool:
         for child in [each for each in self._children if not each.process.is_alive()]:
             child.process.join()
             self._children.remove(child)
-            state = self._verdict(child, stopping)
-            pause = HELD_SECONDS if state is State.RUNNING else 0.0
-            self._replaced |= state is State.RUNNING and is_replaced(child.waiting.run.status())
-            again = retry_delay(child.waiting.run, self._retry) if state is State.FAILED and not stopping else None
-            if again is not None:
-                state, pause, child.waiting.again = State.PENDING, again, True
-            if state in _OVER or stopping:
-                self._over(child.waiting.run, state, progress)
-            else:
-                child.waiting.not_before = time.monotonic() + pause
-                self._queue.append(child.waiting)
-                progress.ended(child.waiting.run, state)
+            for waiting in child.members:
+                self._settle(waiting, self._verdict(waiting, child, stopping), stopping, progress)
             child.process.close()
 
-    def _verdict(self, child: _Child, stopping: bool) -> State:
-        """Give the state a process left its trial in; if it died, write down how."""
-        run, code = child.waiting.run, child.process.exitcode
+    def _settle(self, waiting: _Waiting, state: State, stopping: bool, progress: Progress) -> None:
+        """Put a trial whose process is gone back into the queue, unless it is over."""
+        pause = HELD_SECONDS if state is State.RUNNING else 0.0
+        self._replaced |= state is State.RUNNING and is_replaced(waiting.run.status())
+        again = retry_delay(waiting.run, self._retry) if state is State.FAILED else None
+        if again is not None and stopping:
+            state = _reset(waiting)
+        elif again is not None:
+            state, pause, waiting.again = State.PENDING, again, True
+        if state in _OVER or stopping:
+            self._over(waiting.run, state, progress)
+        else:
+            waiting.not_before = time.monotonic() + pause
+            waiting.path = None
+            self._queue.append(waiting)
+            progress.ended(waiting.run, state)
+
+    def _verdict(self, waiting: _Waiting, child: _Child, stopping: bool) -> State:
+        """Give the state a process left a trial in; if it died and had no other, write down how."""
+        run, code = waiting.run, child.process.exitcode
         state = run.state()
-        if stopping or state in (*_OVER, State.RUNNING):
+        if stopping or state in (*_OVER, State.RUNNING) or len(child.members) > 1:
             return state
         if code:
             return bury(run, of_exit(code, "") or Failure.KILLED, _how_it_ended(code))
-        if child.waiting.starts >= MOST_STARTS:
+        if waiting.starts >= MOST_STARTS:
             how = f"it stopped {MOST_STARTS} times without an end though nobody stopped the sweep"
             return bury(run, Failure.CODE, how)
         return state
@@ -286,7 +328,7 @@ class LocalPool:
             BenchError: the function raised it.
         """
         ours, theirs = self._context.Pipe()
-        process = self._process(_answer, (theirs, function, arguments))
+        process = self._process(answer, (theirs, function, arguments))
         theirs.close()
         try:
             while True:
@@ -299,7 +341,7 @@ class LocalPool:
                     return value
         except EOFError:
             process.join()
-            say(f"{function.__name__.strip('_')}: {_how_it_ended(process.exitcode or 0)}")
+            say(f"{function.__name__}: {_how_it_ended(process.exitcode or 0)}")
             return None
         finally:
             process.terminate()
@@ -311,10 +353,11 @@ def _reset(waiting: _Waiting) -> State:
     """Make a failed trial that may be tried again pending; where the disk is still full, it stays failed."""
     waiting.again = False
     try:
-        waiting.run.reset(keep_ends=True)
+        if waiting.run.state() is State.FAILED:
+            waiting.run.reset(keep_ends=True)
     except OSError:
         return State.FAILED
-    return State.PENDING
+    return waiting.run.state()  # cancelled, perhaps
 
 
 def _how_it_ended(code: int) -> str:
@@ -335,7 +378,7 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {each: signal.signal(each, self._note) for each in _DEAF}
+            self._before = {each: signal.signal(each, self._note) for each in DEAF}
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -353,64 +396,9 @@ def _start_server(context: Any, preload: Sequence[str]) -> None:
 
     context.set_forkserver_preload(list(preload))
     in_main = threading.current_thread() is threading.main_thread()
-    before = {each: signal.signal(each, signal.SIG_IGN) for each in _DEAF} if in_main else {}
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in DEAF} if in_main else {}
     try:
         forkserver.ensure_running()
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def _work(trial: RunTrial, folder: str, threads: int, device: str | None, gpu: str | None, log: str) -> None:
-    """Be the process of one trial."""
-    _join_pool()
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA starts, which is at its first use
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for stream in (1, 2):
-        os.dup2(handle, stream)
-    trial(folder, threads=threads, device=device)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if os.fstat(handle).st_size == 0:
-        os.unlink(log)
-
-
-def _answer(pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Be a process that computes one thing; a bug in it is told and forgotten, since the trials will meet it again."""
-    _join_pool()
-    try:
-        pipe.send(("gave", function(*arguments, lambda text: pipe.send(("said", text)))))
-    except BenchError as error:
-        pipe.send(("raised", error))
-    except Exception as error:
-        pipe.send(
-            ("said", f"{function.__name__.strip('_')}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
-        )
-        pipe.send(("gave", None))
-
-
-def _join_pool() -> None:
-    """Leave Ctrl-C and Slurm's warning to the parent, and stop when it says so or is gone."""
-    for each in _DEAF:
-        signal.signal(each, signal.SIG_DFL if each == signal.SIGTERM else signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _count_gpus(say: Say) -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def _prepare(spec: TrialSpec, places: Places, say: Say) -> None:
-    from bench.job import prepare
-
-    prepare(spec, places, say)

@@ -16,7 +16,8 @@ def remember(sweep: Path, trials: Iterable[tuple[TrialSpec, Places]]) -> None:
     """Note in the folder of a sweep where its `trials` find things, once for all that share them."""
     path = sweep / _FILE
     known = files.read_json(path) or {}
-    now = {**known, **{_key(spec): places.to_json() for spec, places in trials}}
+    last = {_key(spec): places for spec, places in trials}
+    now = {**known, **{key: places.to_json() for key, places in last.items()}}
     if now != known or not path.exists():
         sweep.mkdir(parents=True, exist_ok=True)
         files.replace_json(path, now)
@@ -29,7 +30,10 @@ def recall(sweep: Path, spec: TrialSpec) -> Places:
 
 
 def _key(spec: TrialSpec) -> str:
-    return f"{spec.dataset}, {spec.backbone}, {spec.pretrained}"
+    """Name what a trial reads: those of which it is equal find it in the same places."""
+    read = (spec.dataset, *spec.transfer_to, spec.backbone, spec.pretrained)
+    given = (("captions", spec.captions), ("pool", spec.pool), ("domainbed", spec.domainbed))
+    return ", ".join([*read, *(f"{name} {digest}" for name, digest in given if digest)])
 
 
 def mark_prepared(spec: TrialSpec, places: Places) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor
 from bench import files
 from bench.algorithm import AnchorPool
 from bench.dataset import read_captions
+from bench.derived import Derived
 from bench.errors import DataMissing, SpecError
 from bench.images import Normalise, evaluation_transform, read_picture
 from bench.models import Backbone, ImageSpec
@@ -68,7 +69,7 @@ class FolderPool(AnchorPool):
         self._backbone = backbone
         self._normalise = Normalise(backbone.image, backbone.device)
         pairs = self._read()
-        known = self._load_or_build(pairs, cache / "pools", progress)
+        known = self._load_or_build(pairs, cache, progress)
         self.bad: dict[str, str] = known["bad"]
         self.names = tuple(name for name in pairs if name not in self.bad)
         self.captions = tuple(pairs[name] for name in self.names)
@@ -109,17 +110,20 @@ class FolderPool(AnchorPool):
             raise DataMissing(f"the anchor pool {self.path} is empty: it needs lines of image file, tab, caption")
         return pairs
 
-    def _load_or_build(self, pairs: Mapping[str, str], folder: Path, progress: Progress) -> dict[str, Any]:
+    def _load_or_build(self, pairs: Mapping[str, str], cache: Path, progress: Progress) -> dict[str, Any]:
         """Give features, bad pairs and digest, from the cache if it has them."""
-        key = self._key(pairs)
-        arrays, facts = folder / f"{key}.npy", folder / f"{key}.json"
-        known = files.read_json(facts)  # written last: where it is, the features are whole
-        if known is None or not arrays.is_file():
-            features, known = self._build(pairs, progress)
-            folder.mkdir(parents=True, exist_ok=True)
-            files.replace(arrays, lambda file: np.save(file, features))
-            files.replace_json(facts, known)
-        return {**known, "features": np.load(arrays)}
+        key, derived = self._key(pairs), Derived(cache)
+        path = cache / "pools" / f"{key}.json"
+        known, features = files.read_json(path), derived.find("pool", [key])
+        if known is None or features is None:
+            known = {}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = derived.put("pool", [key], self._build(pairs, known, progress))
+            features = derived.find("pool", [key]) if kept else None
+            if features is None:  # there is no room for them
+                features = np.concatenate([np.zeros((0, 1), np.float32), *self._build(pairs, known, progress)])
+            files.replace_json(path, known)
+        return {**known, "features": features}
 
     def _key(self, pairs: Mapping[str, str]) -> str:
         """Name backbone and content without reading images: captions, size and time of change of every file."""
@@ -134,12 +138,13 @@ class FolderPool(AnchorPool):
             hashed.update(f"{name}\t{caption}\t{state}\n".encode())
         return hashed.hexdigest()[:16]
 
-    def _build(self, pairs: Mapping[str, str], progress: Progress) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Read every image once."""
+    def _build(
+        self, pairs: Mapping[str, str], known: dict[str, Any], progress: Progress
+    ) -> Iterator[NDArray[np.float32]]:
+        """Read every image once; give the features some rows at a time, and at the end `known` the other facts."""
         names = list(pairs)
         bad: dict[str, str] = {}
         digest = hashlib.sha256()
-        features = []
         waiting: list[NDArray[np.uint8]] = []
         with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
             for start in range(0, len(names), BATCH):
@@ -152,13 +157,12 @@ class FolderPool(AnchorPool):
                     digest.update(hashlib.sha256(data).digest() + f"{name}\t{pairs[name]}\n".encode())
                     waiting.append(pixels)
                 while len(waiting) >= BATCH:
-                    features.append(self._forward(waiting[:BATCH]))
+                    yield self._forward(waiting[:BATCH])
                     waiting = waiting[BATCH:]
                 progress(f"reading the anchor pool: {start + len(chosen)} of {len(names)} images")
         if waiting:
-            features.append(self._forward(waiting))
-        together = np.concatenate(features) if features else np.zeros((0, 0), np.float32)
-        return together, {"bad": bad, "digest": digest.hexdigest()[:16]}
+            yield self._forward(waiting)
+        known.update(bad=bad, digest=digest.hexdigest()[:16])
 
     def _forward(self, pixels: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Give the features of at most BATCH images; a smaller batch is filled up."""

@@ -34,6 +34,11 @@ def slurm_job() -> dict[str, Any] | None:
     return {"job": name, "restart": restart, "node": os.environ.get("SLURMD_NODENAME", "")}
 
 
+def is_of_array(said: Mapping[str, Any]) -> bool:
+    """Say whether `said` was written in a task of a job array, which is how launches send trials to Slurm."""
+    return "_" in str((said.get("slurm") or {}).get("job", ""))
+
+
 def is_replaced(said: Mapping[str, Any]) -> bool:
     """Say whether `said` was written by a later start of our own Slurm job: we have been given up."""
     ours, theirs = slurm_job(), said.get("slurm") or {}

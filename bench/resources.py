@@ -28,6 +28,16 @@ WARNING_SECONDS = 120
 
 _UNITS = {"s": 1 / 60, "sec": 1 / 60, "m": 1, "min": 1, "h": 60, "d": 24 * 60}
 _WHEN = ("algorithm", "dataset", "backbone")
+_OURS = {
+    "time": "--time",
+    "cpus-per-task": "--cpus-per-trial",
+    "requeue": "the key requeue",
+    "no-requeue": "--no-requeue",
+    "array": "--trials-per-task and --parallel",
+    **dict.fromkeys(("dependency", "signal", "job-name", "chdir", "wrap"), ""),
+    **dict.fromkeys(("output", "error", "open-mode", "parsable", "quiet", "wait", "test-only"), ""),
+}
+"""Options of sbatch that the launcher gives itself or cannot do with, and what to use instead, if anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +137,11 @@ def resources_of(spec: TrialSpec, table: Mapping[str, Any], options: Mapping[str
     return _checked(chosen)
 
 
+def decisive(spec: TrialSpec) -> tuple[str, ...]:
+    """Give what rules can tell trials apart by: those of which it is equal ask for the same."""
+    return tuple(getattr(spec, key) for key in _WHEN)
+
+
 def _fits(rule: Mapping[str, Any], spec: TrialSpec) -> bool:
     unknown = [key for key in rule if key not in (*_WHEN, *_KEYS)]
     if unknown or not any(key in rule for key in _WHEN):
@@ -146,6 +161,11 @@ def _checked(chosen: Mapping[str, Any]) -> Resources:
     for key in ("setup", "sbatch"):
         given = values.get(key) or ()
         values[key] = (given,) if isinstance(given, str) else tuple(str(each) for each in given)
+    for option in values["sbatch"]:
+        name = option.removeprefix("--").partition("=")[0]
+        if name in _OURS:
+            instead = f"use {_OURS[name]}" if _OURS[name] else "leave it out"
+            raise SpecError(f"slurm: sbatch={option!r} would undo what the launcher asks Slurm for: {instead}")
     for key, least in (("cpus", 1), ("gpus", 0), ("parallel", 1)):
         if values.get(key) is not None and values[key] < least:
             raise SpecError(f"slurm: {key}={values[key]!r} (allowed: a whole number from {least})")

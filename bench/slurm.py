@@ -99,7 +99,7 @@ def limits(qos: str | None = None) -> Limits:
     room = int(settings.get("MaxJobCount", "10000")) // 2
     if "slurmdbd" in settings.get("AccountingStorageType", ""):
         room = min(room, _submit_limit(qos))
-    return Limits(array, max(1, room - len(_lines("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i"))))
+    return Limits(array, max(1, room - len(_lines("squeue", "--all", "-h", "-r", "-u", getpass.getuser(), "-o", "%i"))))
 
 
 def _submit_limit(qos: str | None) -> int:
@@ -124,7 +124,7 @@ def queue(names: Collection[str]) -> dict[tuple[str, int], Queued]:
     """
     if not names:
         return {}
-    lines = _lines("squeue", "-h", "-r", "--name", ",".join(sorted(names)), "-o", "|".join(_FIELDS))
+    lines = _lines("squeue", "--all", "-h", "-r", "--name", ",".join(sorted(names)), "-o", "|".join(_FIELDS))
     found = {}
     for line in lines:
         name, array, index, state, reason, node = (line.split("|") + [""] * len(_FIELDS))[: len(_FIELDS)]
@@ -176,9 +176,11 @@ def _lines(*command: str) -> list[str]:
 
 
 def _run(*command: str, environment: dict[str, str] | None = None) -> str:
+    # what users set for their own looks at the queue (SQUEUE_STATES, SQUEUE_USERS, …) would hide tasks from us
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, env={**os.environ, **(environment or {})}
+            command, capture_output=True, text=True, timeout=SECONDS, env={**ours, **(environment or {})}
         )
     except FileNotFoundError:
         raise SlurmError(f"there is no {command[0]} here: use --launcher local, or go to a login node") from None

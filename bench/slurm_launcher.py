@@ -15,7 +15,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,25 @@ from bench.array_task import script_lines
 from bench.errors import SpecError
 from bench.failures import RetryRule
 from bench.launches import FOLDER, Array, Launch, job_name, tasks_of_trials
+from bench.local_pool import GRACE_SECONDS
 from bench.resources import Resources
+from bench.sharing import groups
 from bench.store import Run
 from bench.version import code_version
 
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmExecutor
+
+_LATE_SECONDS = 30
+"""How much later than asked for Slurm's warning may come."""
+_ENVIRONMENT = {
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_QOS": "qos",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_RESERVATION": None,
+}
+"""Variables for sbatch that sites tell their users to set, which would win over the field of `Resources`."""
 
 Say = Callable[[str], None]
 Minutes = Callable[[Run], float | None]
@@ -41,9 +54,9 @@ class Packing:
     """How trials are put into tasks.
 
     Attributes:
-        trials: trials a task.
+        trials: trials a task; those that are trained as one count as one.
         minutes: minutes of work a task, by the estimate; a trial that nothing is known of gets a task of its own.
-        jobs: trials at a time in a task.
+        jobs: trainings at a time in a task.
     """
 
     trials: int = 1
@@ -77,6 +90,7 @@ class Settings:
         threads: CPU threads a trial; None = the task's CPUs, divided among the trials that run at a time.
         device: torch's name of a device, or None.
         retry: which failures are tried again.
+        share: train trials whose weights follow the same path as one.
         code_folder: a snapshot to run from, or None for the code that is installed.
     """
 
@@ -84,21 +98,29 @@ class Settings:
     threads: int | None = None
     device: str | None = None
     retry: RetryRule
+    share: bool = True
     code_folder: Path | None = None
 
 
 def batches(
-    trials: Sequence[tuple[Run, Resources]], packing: Packing, minutes: Minutes, most: slurm.Limits
+    trials: Sequence[tuple[Run, Resources]],
+    packing: Packing,
+    minutes: Minutes,
+    most: slurm.Limits,
+    path_of: Callable[[Run], str | None] = lambda run: None,
 ) -> list[Batch]:
     """Put trials into tasks, and tasks that ask for the same into arrays that the cluster accepts.
 
-    Where the cluster does not take as many tasks as there would be, tasks get more trials each, so that none is left.
+    Trials that are trained as one (`path_of` is the same) are in one task, if they ask for the same. Where the cluster
+    does not take as many tasks as there would be, tasks get more trials each, so that none is left.
     """
-    packed = _packed(trials, packing, minutes)
+    trainings = _trainings(trials, path_of)
+    packed = _packed(trainings, packing, minutes)
     n_tasks = sum(len(tasks) for tasks in packed.values())
     if n_tasks > most.tasks:
-        fuller = math.ceil(len(trials) / max(1, most.tasks - len(packed)))
-        packed = _packed(trials, Packing(trials=max(fuller, packing.trials), jobs=packing.jobs), minutes)
+        n_trainings = sum(map(len, trainings.values()))
+        fuller = math.ceil(n_trainings / max(1, most.tasks - len(packed)))
+        packed = _packed(trainings, Packing(trials=max(fuller, packing.trials), jobs=packing.jobs), minutes)
     arrays = [
         (resources, tuple(tasks[start : start + most.array]))
         for resources, tasks in packed.items()
@@ -110,33 +132,49 @@ def batches(
     ]
 
 
-def _packed(
-    trials: Sequence[tuple[Run, Resources]], packing: Packing, minutes: Minutes
-) -> dict[Resources, list[tuple[str, ...]]]:
-    """Give the tasks, lists of trial ids, by what they ask for; trials keep their order."""
-    groups: dict[Resources, list[Run]] = {}
+def _trainings(
+    trials: Sequence[tuple[Run, Resources]], path_of: Callable[[Run], str | None]
+) -> dict[Resources, list[list[Run]]]:
+    """Give the trainings, lists of trials, by what they ask for; trials keep their order."""
+    alike: dict[Resources, list[Run]] = {}
     for run, resources in trials:
-        groups.setdefault(resources, []).append(run)
-    return {resources: list(_tasks(runs, packing, minutes)) for resources, runs in groups.items()}
+        alike.setdefault(resources, []).append(run)
+    return {resources: groups(runs, path_of) for resources, runs in alike.items()}
 
 
-def _tasks(runs: Sequence[Run], packing: Packing, minutes: Minutes) -> Iterable[tuple[str, ...]]:
+def _packed(
+    trainings: Mapping[Resources, list[list[Run]]], packing: Packing, minutes: Minutes
+) -> dict[Resources, list[tuple[str, ...]]]:
+    """Give the tasks, lists of trial ids, by what they ask for."""
+    return {
+        resources: [tuple(run.trial_id for runs in task for run in runs) for task in _tasks(each, packing, minutes)]
+        for resources, each in trainings.items()
+    }
+
+
+def _tasks(trainings: Sequence[list[Run]], packing: Packing, minutes: Minutes) -> Iterable[list[list[Run]]]:
     """Fill one task after the other."""
-    task: list[str] = []
+    task: list[list[Run]] = []
     filled = 0.0
-    for run in runs:
-        takes = minutes(run) if packing.minutes is not None else None
+    for runs in trainings:
+        takes = _longest(runs, minutes) if packing.minutes is not None else math.inf
         if packing.minutes is None:
             full = len(task) >= packing.trials
         else:
-            full = bool(task) and (takes is None or filled + takes > packing.minutes * packing.jobs)
+            full = bool(task) and (takes == math.inf or filled + takes > packing.minutes * packing.jobs)
         if full:
-            yield tuple(task)
+            yield task
             task, filled = [], 0.0
-        task.append(run.trial_id)
-        filled += math.inf if takes is None else takes
+        task.append(runs)
+        filled += takes
     if task:
-        yield tuple(task)
+        yield task
+
+
+def _longest(runs: Sequence[Run], minutes: Minutes) -> float:
+    """Give the minutes that trials which are trained as one take, at the least; infinity where that is not known."""
+    known = [minutes(run) for run in runs]
+    return max((math.inf if each is None else each for each in known), default=0.0)
 
 
 def _shares(sizes: Sequence[int], limits: Sequence[int | None]) -> list[int | None]:
@@ -212,6 +250,8 @@ def _array(sweep: Path, path: Path, batch: Batch, settings: Settings) -> Array:
         retry=str(settings.retry),
         code=code_version(),
         prepares=batch.prepares,
+        share=settings.share,
+        grace=max(GRACE_SECONDS, batch.resources.warning_seconds - _LATE_SECONDS),
     )
 
 
@@ -245,12 +285,13 @@ def _executor(path: Path, batch: Batch, settings: Settings, after: str | None) -
 
 def _submit(path: Path, batch: Batch, settings: Settings, after: str | None) -> str:
     """Send one array; give its number."""
-    from submitit.core.utils import FailedJobError
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
     from submitit.helpers import clean_env
 
     executor, command = _executor(path, batch, settings, after)
     path.with_suffix("").mkdir(parents=True, exist_ok=True)
-    kept = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    names = [name for name, field in _ENVIRONMENT.items() if field is None or getattr(batch.resources, field) is None]
+    kept = {name: os.environ[name] for name in ("SLURM_CONF", *names) if name in os.environ}
     try:
         # sent from within a job, it would inherit that job's resources; submitit prints what the error says too
         with clean_env(), contextlib.redirect_stderr(io.StringIO()):
@@ -259,3 +300,8 @@ def _submit(path: Path, batch: Batch, settings: Settings, after: str | None) -> 
     except FailedJobError as error:
         path.unlink(missing_ok=True)
         raise SpecError(f"sbatch refused {path.with_suffix('')}: {str(error).strip()[-800:]}") from error
+    except FailedSubmissionError as error:  # it took the array, which counts as sent: it is known by its name
+        raise SpecError(
+            f"sbatch took {job_name(path)} and said no number ({str(error).splitlines()[0]}), as when an option or a "
+            "wrapper makes it quiet: leave that out, and launch again, which sends what was not sent"
+        ) from error

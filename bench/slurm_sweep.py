@@ -13,14 +13,18 @@ from typing import Any
 
 from bench import places, slurm
 from bench.config import load_table
-from bench.errors import SpecError
+from bench.errors import Problems, SpecError, UnknownName
 from bench.failures import RetryRule
 from bench.launches import Array, Launch, arrays, launches
-from bench.resources import SCHEMA, Resources, resources_of
+from bench.models import known_backbones
+from bench.process import is_of_array
+from bench.registry import algorithms, datasets, unknown_name
+from bench.resources import SCHEMA, Resources, decisive, resources_of
+from bench.sharing import groups, paths_of
 from bench.slurm_launcher import Batch, Packing, Settings, batches, script, send, waiting
 from bench.spec import Places, TrialSpec
-from bench.status import kind_of, read_status, typical_seconds
-from bench.store import Run, State
+from bench.status import kind_of, read_status, seconds_of, typical_seconds
+from bench.store import Run, State, names_in
 from bench.version import code_version
 
 Trial = tuple[TrialSpec, Places]
@@ -29,6 +33,7 @@ Say = Callable[[str], None]
 LAUNCHERS = ("auto", "local", "slurm")
 
 _FOLLOW_SECONDS = 5.0
+_OVER = (State.DONE, State.FAILED, State.CANCELLED)
 _RESOURCE_OPTIONS = {
     "partition": "partition",
     "account": "account",
@@ -70,12 +75,19 @@ class Plan:
         batches: the arrays of trials.
         prepare: the array that reads and decodes their data first, if there is any to.
         settings: what all arrays have in common.
+        paths: by trial id what trials that are trained as one have in common; none = by itself.
     """
 
     trials: list[tuple[Trial, Resources]]
     batches: list[Batch]
     prepare: Batch | None
     settings: Settings
+    paths: Mapping[str, str | None]
+
+    @property
+    def trainings(self) -> list[list[tuple[Trial, Resources]]]:
+        """The trials, those together that are trained as one."""
+        return groups(self.trials, lambda each: self.paths.get(each[0][0].trial_id))
 
 
 def plan(trials: Sequence[Trial], folder: Path, options: argparse.Namespace) -> Plan:
@@ -85,6 +97,7 @@ def plan(trials: Sequence[Trial], folder: Path, options: argparse.Namespace) -> 
         BenchError: options or settings are not valid, or Slurm does not answer.
     """
     table = load_table("slurm", SCHEMA)
+    _check_rules(table)
     given = {
         field: getattr(options, option)
         for option, field in _RESOURCE_OPTIONS.items()
@@ -92,11 +105,15 @@ def plan(trials: Sequence[Trial], folder: Path, options: argparse.Namespace) -> 
     }
     jobs = options.jobs or 1
     gpus = int(slurm.has_gpus()) if "gpus" not in given and "gpus" not in table else 0
+    alike: dict[tuple[str, ...], Resources] = {}
     asked = []
     for spec, found in trials:
-        resources = resources_of(spec, table, given, gpus=gpus)
-        asked.append(((spec, found), dataclasses.replace(resources, cpus=resources.cpus * jobs)))
-    packing = Packing(trials=options.trials_per_task or 1, minutes=options.minutes_per_task, jobs=jobs)
+        kind = decisive(spec)
+        if kind not in alike:
+            resources = resources_of(spec, table, given, gpus=gpus)
+            alike[kind] = dataclasses.replace(resources, cpus=resources.cpus * jobs)
+        asked.append(((spec, found), alike[kind]))
+    packing = Packing(trials=options.trials_per_task or jobs, minutes=options.minutes_per_task, jobs=jobs)
     typical = typical_seconds(read_status(folder.parent)) if packing.minutes is not None else {}
     runs = [(Run(folder / spec.trial_id), resources) for (spec, _), resources in asked]
     kinds = {spec.trial_id: kind_of(spec.to_json()) for spec, _ in trials} if typical else {}
@@ -111,13 +128,34 @@ def plan(trials: Sequence[Trial], folder: Path, options: argparse.Namespace) -> 
         threads=options.threads,
         device=options.device,
         retry=RetryRule.parse(options.retry or ""),
+        share=options.share,
         code_folder=None,
     )
     prepare = _preparation(asked, options.prepare)
     most = slurm.limits(qos)
     if prepare:
         most = dataclasses.replace(most, tasks=max(1, most.tasks - len(prepare.tasks)))
-    return Plan(asked, batches(runs, packing, minutes, most), prepare, settings)
+    paths = paths_of(spec for spec, _ in trials) if options.share else {}
+    sent = batches(runs, packing, minutes, most, lambda run: paths.get(run.trial_id))
+    return Plan(asked, sent, prepare, settings, paths)
+
+
+def _check_rules(table: Mapping[str, Any]) -> None:
+    """Refuse rules for what there is not: a misspelt one would ask for nothing, and be noticed by its cost.
+
+    Raises:
+        UnknownName: a name that no rule can fit; one message for all.
+    """
+    known = {"algorithm": (*algorithms,), "dataset": (*datasets,), "backbone": known_backbones()}
+    problems = Problems()
+    for rule in table.get("when", ()):
+        for key in (key for key in known if key in rule):  # in this order, for one message in all runs
+            names = [rule[key]] if isinstance(rule[key], str) else rule[key]
+            for name in map(str, names):
+                if ":" not in name and name not in known[key]:  # with a colon it is of a family, such as "folder:NAME"
+                    what = f"{key} for a rule [[slurm.when]]"
+                    problems.add(UnknownName(unknown_name(what, name, known[key])))
+    problems.raise_if_any()
 
 
 def _preparation(trials: Iterable[tuple[Trial, Resources]], prepare: bool) -> Batch | None:
@@ -148,7 +186,9 @@ def describe(planned: Plan, folder: Path) -> str:
         title = f"{len(alike)} array{'s' if len(alike) > 1 else ''} of {sizes} tasks:"
         parts.append(f"{title}\n{_header(script(folder, alike[0], planned.settings))}")
     n_tasks = sum(len(batch.tasks) for batch in planned.batches)
-    parts.append(f"{len(planned.batches)} arrays, {n_tasks} tasks, {len(planned.trials)} trials")
+    n_trials, n_trainings = len(planned.trials), len(planned.trainings)
+    shared = f" in {n_trainings} trainings" if n_trainings < n_trials else ""
+    parts.append(f"{len(planned.batches)} arrays, {n_tasks} tasks, {n_trials} trials{shared}")
     parts.append(_hours(planned, typical_seconds(read_status(folder.parent))))
     return "\n\n".join(parts)
 
@@ -157,42 +197,62 @@ def _header(text: str) -> str:
     """Give the lines of a batch script that are for Slurm and for the shell before the step."""
     lines = [line for line in text.splitlines() if line.startswith("#SBATCH")]
     setup = text.partition("# setup\n")[2].partition("\n# command")[0].strip().splitlines()
-    return "\n".join(lines + [line for line in setup if "CLIPBED_" not in line and not line.startswith("echo ")])
+    return "\n".join(lines + [line for line in setup if not line.startswith(("export CLIPBED_LOG=", "echo "))])
 
 
 def _hours(planned: Plan, typical: Mapping[tuple[Any, ...], float]) -> str:
     """Estimate GPU hours, or CPU hours where no GPU is asked for, from finished trials of the same kind."""
     known: dict[str, float] = {}
-    unknown = 0
-    for (spec, _), resources in planned.trials:
-        seconds = typical.get(kind_of(spec.to_json()))
+    unknown = rough = 0
+    for training in planned.trainings:
+        resources = training[0][1]
+        found = [seconds_of(kind_of(spec.to_json()), typical) for (spec, _), _resources in training]
+        seconds = [each for each, _ in found]
+        rough += sum(is_rough for each, is_rough in found if each is not None)
         unit, number = ("GPU", resources.gpus) if resources.gpus else ("CPU", resources.cpus)
-        if seconds is None:
-            unknown += 1
-        else:
-            known[unit] = known.get(unit, 0.0) + seconds * number / 3600
-    words = [f"about {hours:.3g} {unit} hours" for unit, hours in known.items()]
+        unknown += seconds.count(None)
+        longest = max((each for each in seconds if each is not None), default=0.0)
+        known[unit] = known.get(unit, 0.0) + longest * number / 3600
+    words = [f"about {hours:.3g} {unit} hours" for unit, hours in known.items() if hours]
+    if rough:
+        words.append(f"{rough} trials roughly, from others of their method and backbone")
     if unknown:
         words.append(f"{unknown} trials of kinds of which none has finished yet are not estimated")
     return "estimate: " + "; ".join(words or ["nothing to run"])
 
 
-def launch(trials: Sequence[Trial], folder: Path, options: argparse.Namespace, say: Say) -> int:
+def launch(trials: Sequence[Trial], folder: Path, options: argparse.Namespace, say: Say, *, again: bool = False) -> int:
     """Send what is neither done nor in the queue, each trial once however many launch at a time; give how many.
 
+    What failed or was cancelled is made pending again, also where its task is still in the queue: the task finds it there.
+
+    Args:
+        trials: what is wanted.
+        folder: of the sweep.
+        options: of the command.
+        say: told what is done.
+        again: run those again that are done, too.
+
     Raises:
-        BenchError: something is not valid, or Slurm refused it; what was sent before stays sent.
+        BenchError: something is not valid, or Slurm refused it; what was sent before stays sent, the others are pending.
     """
-    plan(trials, folder, options)  # bad options end here, before anything is claimed
+    planned = plan(trials, folder, options)  # bad options end here, before anything is claimed
     claimed = Launch.claim(folder)
     try:
         with claimed.pulse():
-            queued = waiting(folder)
-            todo = [trial for trial in trials if _is_to_send(Run(folder / trial[0].trial_id), queued)]
-            held = len(trials) - len(todo)
+            queued, there = waiting(folder), names_in(folder)
+            runs = [Run(folder / spec.trial_id) for spec, _ in trials if spec.trial_id in there]
+            wanted = [run for run in runs if again or not run.is_done]
+            held = {run.trial_id for run in wanted if _is_held(run, queued)}
+            not_sent = held | {run.trial_id for run in runs} - {run.trial_id for run in wanted}
+            todo = [trial for trial in trials if trial[0].trial_id not in not_sent]
             if held:
-                say(f"{held} of {len(trials)} trials are in the queue or running")
-            code_folder = _send(plan(todo, folder, options), folder, options, claimed, say) if todo else None
+                say(f"{len(held)} of {len(trials)} trials are in the queue or running")
+            if not_sent:
+                planned = plan(todo, folder, options)
+            for run in wanted:
+                _reopen(run, again)
+            code_folder = _send(planned, folder, options, claimed, say) if todo else None
         if todo:
             claimed.finish(trials=len(todo), code=code_version(), snapshot=str(code_folder or ""))
     except BaseException as error:
@@ -212,9 +272,7 @@ def _send(planned: Plan, folder: Path, options: argparse.Namespace, claimed: Lau
         say(f"code: a copy in {settings.code_folder}")
     places.remember(folder, [trial for trial, _ in planned.trials])
     for (spec, _), _resources in planned.trials:
-        run = Run(folder / spec.trial_id).make(spec)
-        if run.state() in (State.FAILED, State.CANCELLED):
-            run.reset()
+        Run(folder / spec.trial_id).make(spec)
     after = None
     if planned.prepare:
         after = send(folder, [planned.prepare], settings, claimed, say)[0]
@@ -222,12 +280,20 @@ def _send(planned: Plan, folder: Path, options: argparse.Namespace, claimed: Lau
     return settings.code_folder
 
 
-def _is_to_send(run: Run, queued: Mapping[Path, slurm.Queued]) -> bool:
-    """Say whether a trial needs to be sent: it is not done, not in the queue, and nobody runs it."""
-    if run.is_done or run.folder in queued:
-        return False
+def _is_held(run: Run, queued: Mapping[Path, slurm.Queued]) -> bool:
+    """Say whether a trial is in the queue, or somebody runs it."""
+    if run.folder in queued:
+        return True
     state, said = run.look()
-    return state is not State.RUNNING or "slurm" in said  # its job is gone from the queue, whatever its heartbeat says
+    # one that ran in a task of ours is not in the queue any more: its job is gone, whatever its heartbeat says
+    return state is State.RUNNING and not is_of_array(said)
+
+
+def _reopen(run: Run, again: bool) -> None:
+    """Make a trial pending that failed or was cancelled; `again`: any that nobody runs."""
+    state = run.state()
+    if state in (State.FAILED, State.CANCELLED) or (again and state is not State.RUNNING):
+        run.reset()
 
 
 def follow(folder: Path, runs: Sequence[Run], progress: Any) -> None:
@@ -245,7 +311,7 @@ def follow(folder: Path, runs: Sequence[Run], progress: Any) -> None:
             elif not running and run.trial_id in under_way:
                 under_way.discard(run.trial_id)
                 progress.ended(run, state)
-            left |= running or (run.folder in (queued or ()) and state not in (State.DONE, State.FAILED))
+            left |= running or (run.folder in (queued or ()) and state is not State.DONE)  # it may wait for a retry
         if not left:
             return
         end = time.monotonic() + _FOLLOW_SECONDS
@@ -257,11 +323,13 @@ def follow(folder: Path, runs: Sequence[Run], progress: Any) -> None:
 def cancel(runs: Iterable[Run], say: Say) -> int:
     """Stop trials and take them out of the queue; give how many. Neighbours in the same task go on.
 
-    A running trial stops at its next step with a checkpoint. A task all of whose trials are cancelled or over is ended.
+    One that has failed stays so, and is not counted. A running trial stops at its next step with a checkpoint. A task all of
+    whose trials are cancelled or over is ended; one that prepares data, when this goes for all trials of the sweep.
     """
     chosen = [run for run in runs if not run.is_done]
+    number = sum(run.state() is not State.FAILED for run in chosen)
     for run in chosen:
-        run.cancel()
+        run.cancel()  # one that has failed, too: it may wait for a retry
     ids = {run.trial_id for run in chosen}
     jobs: list[str] = []
     for sweep in sorted({run.folder.parent for run in chosen}):
@@ -270,20 +338,22 @@ def cancel(runs: Iterable[Run], say: Say) -> int:
     if jobs:
         slurm.cancel(jobs)
         say(f"{len(jobs)} tasks taken out of Slurm's queue")
-    return len(chosen)
+    return number
 
 
 def _tasks_to_end(sweep: Path, cancelled: set[str]) -> list[str]:
     """List the jobs that wait and have nothing left to do but cancelled trials; running ones stop by themselves."""
-    tasks = {(array.name, index): task for array in arrays(sweep) for index, task in enumerate(array.tasks)}
-    wanted = {key: task for key, task in tasks.items() if cancelled & set(task)}
-    queue = slurm.queue({name for name, _ in wanted})
+    sent = list(arrays(sweep))
+    trials = {trial for array in sent for task in array.tasks for trial in task}
+    over = {trial for trial in trials if trial in cancelled or Run(sweep / trial).state() in _OVER}
+    queue = slurm.queue({array.name for array in sent})
     return [
-        queue[key].job
-        for key, task in wanted.items()
-        if key in queue
-        and queue[key].waits
-        and all(trial in cancelled or Run(sweep / trial).state() is not State.PENDING for trial in task)
+        task.job
+        for array in sent
+        for index, its in enumerate(array.tasks)
+        if (task := queue.get((array.name, index)))
+        and task.waits
+        and over.issuperset(trials if array.prepares else its)
     ]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.dataset import find_dataset
 from bench.errors import BenchError
+from bench.process import is_of_array
 from bench.slurm import Queued
 from bench.store import Run, State, find_runs
 
@@ -157,7 +158,7 @@ def with_queue(trials: Iterable[TrialStatus], queue: Mapping[Path, Queued] | Non
 
 
 def _with_task(trial: TrialStatus, task: Queued | None) -> TrialStatus:
-    gone = task is None and trial.state is State.RUNNING and "slurm" in trial.said
+    gone = task is None and trial.state is State.RUNNING and is_of_array(trial.said)
     return dataclasses.replace(trial, queued=task, state=State.LOST if gone else trial.state)
 
 
@@ -203,10 +204,30 @@ def typical_seconds(trials: Iterable[TrialStatus]) -> dict[tuple[Any, ...], floa
     return {kind: statistics.median(values) for kind, values in {**running, **finished}.items()}
 
 
+def seconds_of(kind: tuple[Any, ...], typical: Mapping[tuple[Any, ...], float]) -> tuple[float | None, bool]:
+    """Estimate how long a trial of `kind` takes, and say whether that is rough.
+
+    Where no trial of the kind is known, others of its method and backbone tell the time of an update: on other data sets,
+    or of other numbers of updates. How many images are evaluated is left out of that, hence rough.
+
+    Args:
+        kind: of `kind_of`.
+        typical: of `typical_seconds`.
+    """
+    if kind in typical:
+        return typical[kind], False
+    algorithm, _, backbone, steps = kind
+    alike = [(other, seconds) for other, seconds in typical.items() if (other[0], other[2]) == (algorithm, backbone)]
+    if not alike:
+        return None, True
+    each = [seconds * steps / other[3] if steps and other[3] else seconds for other, seconds in alike]
+    return statistics.median(each), True
+
+
 def work_left(trials: Sequence[TrialStatus], unfinished: Sequence[State] = UNFINISHED) -> float | None:
     """Estimate the seconds of work left, as if one trial ran at a time; None where nothing is known yet.
 
-    A kind of trial of which none has run yet is taken to last as long as the others do.
+    A trial of whose method nothing is known is taken to last as long as the others do.
     """
     typical = typical_seconds(trials)
     if not typical:
@@ -215,10 +236,10 @@ def work_left(trials: Sequence[TrialStatus], unfinished: Sequence[State] = UNFIN
     total = 0.0
     for trial in trials:
         if trial.state in unfinished:
-            whole = typical.get(trial.kind, usual)
+            whole = seconds_of(trial.kind, typical)[0]
             done = trial.step / trial.steps if trial.steps else 0.0
             exact = trial.seconds_left if trial.state is State.RUNNING else None
-            total += exact if exact is not None else whole * (1 - min(1.0, done))
+            total += exact if exact is not None else (usual if whole is None else whole) * (1 - min(1.0, done))
     return total
 
 

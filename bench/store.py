@@ -14,8 +14,9 @@
     log.txt          what attempts in a process of their own said on standard output and error; often absent
     cancelled        somebody asked that the trial be stopped
 
-This is the only module that knows these names. The state is a pure function of the folder (and, for a process of this
-host or an earlier start of this Slurm job, of whether it still lives).
+This is the only module that knows these names, but for the three that `collect` reads (`bench.results_folder`). The state
+is a pure function of the folder (and, for a process of this host or an earlier start of this Slurm job, of whether it still
+lives): `bench.states`.
 
 A process that was taken for dead may live on and write. What it can do then is bounded: `results.jsonl` only ever
 appears whole, a checkpoint holds its own records, and the other files are for people; see docs/reliability.md.
@@ -28,18 +29,21 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bench import files, places
 from bench.errors import Conflict, SpecError, UnknownName
-from bench.process import is_alive, this_process
+from bench.process import this_process
 from bench.spec import Places, TrialSpec
+from bench.states import Busy as Busy
+from bench.states import State as State
+from bench.states import Superseded as Superseded
+from bench.states import judge, last_attempt, settled
 from bench.ticking import every
 
 HEARTBEAT_SECONDS = 10.0
@@ -52,25 +56,6 @@ _CLAIM_BYTES = 4096
 
 SILENT = "killed"
 """How an attempt ended that did not say."""
-
-
-class State(StrEnum):
-    """What a run folder says of its trial."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    LOST = "lost"
-    CANCELLED = "cancelled"
-
-
-class Busy(Exception):
-    """Another live attempt holds the trial."""
-
-
-class Superseded(Exception):
-    """A newer attempt has claimed the trial; this one must stop and write nothing more."""
 
 
 class Run:
@@ -88,10 +73,18 @@ class Run:
 
     def make(self, spec: TrialSpec) -> Run:
         """Make the folder and write `spec` into it, unless that was done."""
-        path = self._path("spec.json")
-        if not (path.is_file() and path.stat().st_size):  # a machine that lost power may have left an empty file
-            self.folder.mkdir(parents=True, exist_ok=True)
-            files.replace_json(path, spec.to_json(), durable=False)
+        folder, text = os.fspath(self.folder), spec.to_text() + "\n"
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            path = self._path("spec.json")
+            if not (path.is_file() and path.stat().st_size):  # a kill or a loss of power may have left an empty file
+                files.replace_text(path, text, durable=False)
+        except FileNotFoundError:
+            os.makedirs(self.folder.parent, exist_ok=True)
+            return self.make(spec)
+        else:
+            files.create_text(f"{folder}/spec.json", text)
         return self
 
     @property
@@ -142,13 +135,14 @@ class Run:
         if self.is_done:
             return State.DONE, said
         names = self._names()
-        latest = _last_attempt(names)
+        latest = last_attempt(names)
         if latest > int(said.get("attempt", 0)) or said.get("state") == State.RUNNING:
             claim = files.read_json(self._path(f"attempt.{latest}"))
-            state, said = _judge(said, claim if isinstance(claim, dict) else {}, latest, now or time.time())
+            state, said = judge(said, claim if isinstance(claim, dict) else {}, latest, now or time.time())
         else:
-            state = _settled(said)
-        return (State.CANCELLED if "cancelled" in names and state is not State.RUNNING else state), said
+            state = settled(said)
+        stays = state in (State.RUNNING, State.FAILED)  # one that has failed is told so, asked to stop or not
+        return (State.CANCELLED if "cancelled" in names and not stays else state), said
 
     @property
     def is_done(self) -> bool:
@@ -190,9 +184,16 @@ class Run:
         return self._path("log.txt")
 
     @property
-    def attempts(self) -> int:
-        """How often the trial has been claimed."""
-        return _last_attempt(self._names())
+    def tries(self) -> int:
+        """How often a process has begun the trial; who only wrote down how another one ended is not counted."""
+        names = [name for name in self._names() if name.startswith("attempt.")]
+        claims = (files.read_json(self._path(name)) for name in names)
+        return sum(not (isinstance(claim, dict) and claim.get("buries")) for claim in claims)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder is there and holds a trial: it may have been deleted while its task waited."""
+        return self._path("spec.json").is_file()
 
     def cancel(self) -> None:
         """Ask that the trial be stopped where it runs, with a checkpoint, and not be started."""
@@ -214,15 +215,16 @@ class Run:
         """Make the trial pending again after a failure, a cancellation or its end; a checkpoint stays.
 
         Args:
-            keep_ends: go on counting how its attempts end, for retries that must not be endless.
+            keep_ends: for a retry, which nobody asked for: go on counting how its attempts end, so that retries are not
+                endless, and leave it cancelled if it is.
         """
         before = self.look()[1] if keep_ends else {}
         kept: dict[str, Any] = {name: before[name] for name in ("ends", "step", "steps", "began_at") if name in before}
-        status = {**kept, "state": State.PENDING.value, "attempt": self.attempts}
+        status = {**kept, "state": State.PENDING.value, "attempt": last_attempt(self._names())}
         if self.is_done:
             os.replace(self._path("results.jsonl"), self._path("partial.jsonl"))
         files.replace_json(self._path("status.json"), status)
-        for name in ("error.txt", "cancelled"):
+        for name in ("error.txt",) if keep_ends else ("error.txt", "cancelled"):
             self._path(name).unlink(missing_ok=True)
 
     def delete(self) -> None:
@@ -252,20 +254,21 @@ class Run:
             files.replace_json(copy._path(name), {key: value[key] for key in value if key not in _OF_THIS_MACHINE})
         return copy
 
-    def claim(self, silent: str = SILENT) -> Attempt:
+    def claim(self, silent: str = SILENT, *, buries: bool = False) -> Attempt:
         """Claim the trial for this process.
 
         Args:
             silent: how the attempt before ended, if it did not say.
+            buries: only to write that down.
 
         Raises:
-            Busy: a live attempt holds it.
+            Busy: a live attempt holds it, or it is done.
         """
+        number = last_attempt(self._names()) + 1  # before the look: whoever claims in between takes it from us
         state, said = self.look()
-        if state is State.RUNNING:
+        if state in (State.RUNNING, State.DONE):
             raise Busy(self.trial_id)
-        number = self.attempts + 1
-        claim = {**this_process(), "claimed": time.time()}
+        claim = {**this_process(), "claimed": time.time(), **({"buries": True} if buries else {})}
         try:
             handle = os.open(self._path(f"attempt.{number}"), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
@@ -276,7 +279,8 @@ class Run:
         if said.get("state") == State.RUNNING or number - 1 > int(said.get("attempt", 0)):
             ends[silent] = ends.get(silent, 0) + 1
         files.remove_leftovers(self.folder, older=0)  # whoever still writes them has been superseded just now
-        return Attempt(self, number, ends, int(said.get("step", 0)))
+        reached = int(said.get("step", 0))
+        return Attempt(self, number, ends, int(said.get("began_at", 0)) if buries else reached, reached)
 
     def _names(self) -> set[str]:
         try:
@@ -299,13 +303,15 @@ class Attempt:
         run: the run folder.
         number: 1 for the first attempt.
         ends: how often earlier attempts ended in which way.
-        began_at: the step that the attempt before had reached.
+        began_at: the step that the attempt before had reached; if this one buries it, the step that it began at itself.
+        reached: the step that the trial had reached when it was claimed.
     """
 
     run: Run
     number: int
     ends: dict[str, int] = field(default_factory=dict)
     began_at: int = 0
+    reached: int = 0
 
     def __post_init__(self) -> None:
         """Remember when the attempt began."""
@@ -403,7 +409,7 @@ class Attempt:
         self.ends[failure] = self.ends.get(failure, 0) + 1
 
     def _where(self) -> dict[str, Any]:
-        return {"step": self._said.get("step", self.began_at), "steps": self._said.get("steps")}
+        return {"step": self._said.get("step", self.reached), "steps": self._said.get("steps")}
 
     def _say(self, state: State, *, durable: bool = True, **details: Any) -> None:
         with self._lock:
@@ -421,38 +427,13 @@ class Attempt:
     def _last_words(self, state: State, details: Mapping[str, Any]) -> None:
         """Write over our own claim, in its own block: that needs no room."""
         text = json.dumps(self._status(state, heartbeat=time.time(), **details))
+        if len(text) > _CLAIM_BYTES:  # the error of a library may be long
+            shorter = str(details.get("error", ""))[: _CLAIM_BYTES // 8]  # a character may take six bytes of JSON
+            text = json.dumps(self._status(state, heartbeat=time.time(), **{**details, "error": shorter}))
         with contextlib.suppress(OSError), self.run._path(f"attempt.{self.number}").open("r+b") as file:
             file.write(text.encode()[:_CLAIM_BYTES].ljust(_CLAIM_BYTES))
             file.flush()
             os.fsync(file.fileno())
-
-
-def _judge(said: dict[str, Any], claim: dict[str, Any], latest: int, now: float) -> tuple[State, dict[str, Any]]:
-    """Judge an attempt that has claimed the trial and did not say how it ended, unless in its claim.
-
-    Args:
-        said: status.json.
-        claim: the newest claim.
-        latest: its number.
-        now: Unix time.
-    """
-    if "state" in claim:  # last words
-        return State(claim["state"]), claim
-    if latest > int(said.get("attempt", 0)) and is_alive({**claim, "heartbeat": claim.get("claimed", 0)}, now):
-        return State.RUNNING, {**said, **claim, "attempt": latest, "step": said.get("step", 0)}
-    if said.get("state") != State.RUNNING:
-        return _settled(said), said
-    return (State.RUNNING if is_alive(said, now) else State.LOST), said
-
-
-def _settled(said: Mapping[str, Any]) -> State:
-    """Give the state of a trial that nobody runs and that has no records; one that says it is done has lost them."""
-    return {"done": State.LOST, "failed": State.FAILED}.get(str(said.get("state")), State.PENDING)
-
-
-def _last_attempt(names: Iterable[str]) -> int:
-    numbers = (name.removeprefix("attempt.") for name in names if name.startswith("attempt."))
-    return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
 def find_runs(root: Path) -> list[Run]:
@@ -464,6 +445,14 @@ def find_runs(root: Path) -> list[Run]:
         inner = [folder] if (folder / "spec.json").is_file() else _folders(folder)
         found += [Run(each) for each in inner if each == folder or (each / "spec.json").is_file()]
     return found
+
+
+def names_in(sweep: Path) -> frozenset[str]:
+    """List what is in a sweep's folder, once: to look for each of thousands of trials takes longer."""
+    try:
+        return frozenset(os.listdir(sweep))
+    except FileNotFoundError:
+        return frozenset()
 
 
 def find_run(root: Path, trial: str) -> Run:

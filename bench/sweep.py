@@ -11,23 +11,22 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench import console, places
 from bench.command import exit_code
-from bench.errors import RecordsMissing, SpecError
+from bench.errors import RecordsMissing, SpecError, UnknownName
 from bench.failures import RetryRule
 from bench.guards import check_same_data, check_writable
 from bench.launch import Launcher, Stopped
 from bench.launches import launches
 from bench.options import normalised, parser
+from bench.registry import unknown_name
+from bench.sharing import groups, paths_of
 from bench.spec import Places, TrialSpec
-from bench.status import QUEUED, TrialStatus, as_json, counts, read_status, with_queue
-from bench.store import Run, State, find_run, find_runs
+from bench.status import QUEUED, TrialStatus, as_json, counts, with_queue
+from bench.store import Run, State, find_run, find_runs, names_in
 from bench.sweepfile import Sweep
-
-if TYPE_CHECKING:
-    pass
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Sweep))
 
@@ -56,15 +55,16 @@ def launch(options: argparse.Namespace) -> int:
     check_writable(found.cache_folder(), "--cache")
     planned = plan(wanted, found, say=console.say, render=not options.dry_run)[: options.first]
     runs = [Run(folder / each.spec.trial_id) for each in planned]
-    done = {run.folder for run in runs if run.is_done}
-    todo = [each for each, run in zip(planned, runs) if run.folder not in done]
+    known = names_in(folder)
+    done = {each.spec.trial_id: each for each, run in zip(planned, runs) if each.spec.trial_id in known and run.is_done}
+    todo = [each for each in planned if each.spec.trial_id not in done]
     on_slurm = _is_for_slurm(options)
     if options.dry_run:
         from bench.preview import preview
 
         preview(folder, planned, options, on_slurm=on_slurm)
         return 0
-    check_same_data(planned, runs, folder)
+    check_same_data(done.values(), folder)
     if not todo:
         console.say(f"nothing to launch: all {len(runs)} trials are done")
         _show_where(folder)
@@ -77,7 +77,10 @@ def launch(options: argparse.Namespace) -> int:
     places.remember(folder, [(each.spec, each.places) for each in todo])
     for each in todo:
         Run(folder / each.spec.trial_id).make(each.spec)
-    console.say(f"{len(runs)} trials, {len(todo)} to run, {layout} → {folder}")
+    paths = paths_of(each.spec for each in todo) if options.share else {}
+    trainings = groups(todo, lambda each: paths.get(each.spec.trial_id))
+    shared = f" in {len(trainings)} trainings" if len(trainings) < len(todo) else ""
+    console.say(f"{len(runs)} trials, {len(todo)} to run{shared}, {layout} → {folder}")
     return _carry_out(pool, layout.jobs, runs, folder)
 
 
@@ -87,12 +90,12 @@ def rerun(options: argparse.Namespace) -> int:
         raise SpecError("rerun needs trials, or --failed for all that failed or were lost")
     runs = [_find(options, trial) for trial in options.trials]
     if options.failed:
-        runs += [run for run in find_runs(_root(options)) if run.state() in (State.FAILED, State.LOST)]
+        runs += [run for run in _runs(options) if run.state() in (State.FAILED, State.LOST)]
     runs = list({run.folder: run for run in runs}.values())
     held = [run for run in runs if run.state() is State.RUNNING]
     for run in held:
         console.say(f"{run.trial_id} is running; left alone")
-    tried = [run for run in runs if options.max_attempts and run.attempts >= options.max_attempts]
+    tried = [run for run in runs if options.max_attempts and run.tries >= options.max_attempts]
     if tried:
         console.say(f"{len(tried)} trials were tried {options.max_attempts} times or more; left alone")
     runs = [run for run in runs if run not in held and run not in tried]
@@ -116,7 +119,7 @@ def cancel(options: argparse.Namespace) -> int:
 
     if not options.trials and not options.all:
         raise SpecError("cancel needs trials, or --all for all that are not done")
-    runs = [_find(options, trial) for trial in options.trials] or find_runs(_root(options))
+    runs = [_find(options, trial) for trial in options.trials] or _runs(options)
     number = slurm_sweep.cancel(runs, console.say)
     console.say(f"{number} trials cancelled; those that run stop at their next step, with a checkpoint")
     return 0
@@ -140,16 +143,12 @@ def run_one(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Show the state of all trials."""
-    root = _root(options)
 
     def read() -> list[TrialStatus]:
-        trials = read_status(root)
-        if not trials:
-            raise RecordsMissing(f"no trials in {root}: launch some, or say where with --output-dir and --name")
-        return _with_queue(trials)
+        return _with_queue([TrialStatus.of(run) for run in _runs(options)])
 
     if options.json:
-        console.say(json.dumps(as_json(root, read()), indent=1))
+        console.say(json.dumps(as_json(_root(options), read()), indent=1))
     elif options.failed:
         console.say(console.failures_text(read()) or "no trial has failed")
     elif options.watch:
@@ -191,16 +190,19 @@ def logs(options: argparse.Namespace) -> int:
 
 
 def delete_incomplete(options: argparse.Namespace) -> int:
-    """Delete the folders of trials that are neither done nor running, after asking."""
+    """Delete the folders of trials that are neither done nor running nor in Slurm's queue, after asking."""
+    trials = _with_queue([TrialStatus.of(run) for run in _runs(options)])
+    _check_filter("algorithm", options.algorithms, [trial.algorithm for trial in trials])
+    _check_filter("data set", options.datasets, [trial.dataset for trial in trials])
     chosen = [
         trial
-        for trial in read_status(_root(options))
-        if trial.state not in (State.DONE, State.RUNNING)
+        for trial in trials
+        if trial.shown not in (State.DONE, State.RUNNING, QUEUED)
         and (not options.algorithms or trial.algorithm in options.algorithms)
         and (not options.datasets or trial.dataset in options.datasets)
     ]
     if not chosen:
-        console.say("nothing to delete: every trial is done or running")
+        console.say("nothing to delete: every trial is done, running or queued")
         return 0
     what = f"{len(chosen)} trials of {_root(options)} ({console.tally(counts(chosen))})"
     if not options.yes and not sys.stdin.isatty():
@@ -215,6 +217,13 @@ def delete_incomplete(options: argparse.Namespace) -> int:
             deleted += 1
     console.say(f"deleted {deleted} trials")
     return 0
+
+
+def _check_filter(kind: str, asked: Sequence[str] | None, there: Sequence[str]) -> None:
+    """Refuse to filter by what no trial is of."""
+    for name in asked or ():
+        if name not in there:
+            raise UnknownName(unknown_name(f"trial here of the {kind}", name, tuple(there)))
 
 
 def publish(options: argparse.Namespace) -> int:
@@ -250,11 +259,18 @@ def _is_for_slurm(options: argparse.Namespace) -> bool:
     return slurm_sweep.is_wanted(options.launcher)
 
 
-def _send(trials: list[tuple[TrialSpec, Places]], runs: list[Run], folder: Path, options: argparse.Namespace) -> int:
+def _send(
+    trials: list[tuple[TrialSpec, Places]],
+    runs: list[Run],
+    folder: Path,
+    options: argparse.Namespace,
+    *,
+    again: bool = False,
+) -> int:
     """Send trials to Slurm; follow them if asked to. Give the exit code."""
     from bench import slurm_sweep
 
-    number = slurm_sweep.launch(trials, folder, options, console.say)
+    number = slurm_sweep.launch(trials, folder, options, console.say, again=again)
     if not number:
         console.say("nothing to send: what is not done is in the queue or running")
     if not options.wait:
@@ -276,9 +292,7 @@ def _send_again(runs: list[Run], options: argparse.Namespace) -> int:
     for folder, group in itertools.groupby(sorted(runs, key=lambda run: run.folder), lambda run: run.folder.parent):
         again = list(group)
         trials = [(run.spec, run.places) for run in again]
-        for run in again:
-            run.reset()
-        code = max(code, _send(trials, again, folder, options))
+        code = max(code, _send(trials, again, folder, options, again=True))
     return code
 
 
@@ -358,6 +372,7 @@ def _places(options: argparse.Namespace) -> Places:
         data_dir=absolute(options.data_dir),
         captions=absolute(options.captions),
         pool=absolute(options.pool),
+        domainbed=absolute(options.domainbed),
         cache=absolute(options.cache),
     )
 
@@ -371,6 +386,7 @@ def _pool(options: argparse.Namespace) -> Any:
         device=options.device,
         max_failures=options.max_failures,
         retry=RetryRule.parse(options.retry or ""),
+        share=options.share,
     )
 
 
@@ -379,6 +395,19 @@ def _sweep_folder(options: argparse.Namespace, name: str) -> Path:
     if name != Path(name).name or name.startswith("."):
         raise SpecError(f"--name {name!r} is no name for a folder: give a plain one, and its place with --output-dir")
     return Path(options.output_dir) / name
+
+
+def _runs(options: argparse.Namespace) -> list[Run]:
+    """Give all trials of the results folder, or of one sweep in it.
+
+    Raises:
+        RecordsMissing: there is none.
+    """
+    root = _root(options)
+    runs = find_runs(root)
+    if not runs:
+        raise RecordsMissing(f"no trials in {root}: launch some, or say where with --output-dir and --name")
+    return runs
 
 
 def _root(options: argparse.Namespace) -> Path:

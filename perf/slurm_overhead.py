@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from tabulate import tabulate
 from bench import slurm
 from bench.launches import arrays
 from bench.store import find_runs
+from perf.measure import Options, Row, ratios
 
 ROOT = Path(__file__).resolve().parents[1]
 N_DOMAINS = 4
@@ -56,11 +59,14 @@ def plain(n: int, folder: Path, extra: list[str]) -> tuple[float, float]:
     return sent, time.perf_counter() - began
 
 
-def ours(n: int, per_task: int, folder: Path, extra: list[str]) -> tuple[float, float]:
-    """Send `n` trials, `per_task` a task; give the seconds until sent and until over."""
-    name = f"ours-{time.time_ns()}"
+def ours(
+    n: int, per_task: int, folder: Path, extra: list[str], *, name: str = "", parallel: int = 0
+) -> tuple[float, float]:
+    """Send `n` trials, `per_task` a task, `parallel` tasks at a time; give the seconds until sent and until over."""
+    name = name or f"ours-{time.time_ns()}"
     began = time.perf_counter()
-    run_sweep(n, folder, name, ["--launcher", "slurm", "--trials-per-task", str(per_task)], extra)
+    bound = ["--parallel", str(parallel)] if parallel else []
+    run_sweep(n, folder, name, ["--launcher", "slurm", "--trials-per-task", str(per_task), *bound], extra)
     sent = time.perf_counter() - began
     wait_for(",".join(array.name for array in arrays(folder / name)))
     over = time.perf_counter() - began
@@ -68,6 +74,14 @@ def ours(n: int, per_task: int, folder: Path, extra: list[str]) -> tuple[float, 
     if states != ["done"] * n:
         raise SystemExit(f"{states.count('done')} of {n} trials are done: `sweep status --output-dir {folder}`")
     return sent, over
+
+
+def overhead(n: int, per_task: int, folder: Path) -> float:
+    """Run `n` trials, one task at a time; give the seconds of a trial that are not its own work."""
+    name = f"overhead-{time.time_ns()}"
+    _, over = ours(n, per_task, folder, [], name=name, parallel=1)
+    work = [json.loads((run.folder / "env.json").read_text())["seconds"] for run in find_runs(folder / name)]
+    return (over - sum(work)) / n
 
 
 def here(n: int, folder: Path) -> tuple[float, float]:
@@ -111,6 +125,37 @@ def compare(n: int, per_task: int, folder: Path, rounds: int, extra: list[str]) 
         ]
         for name, (sent, over) in medians.items()
     ]
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Compare what a trial costs beyond its own work in a packed task and in a task of its own.
+
+    From sending to the end of the last, one task at a time, so that tasks do not share this machine's cores.
+
+    Raises:
+        ValueError: no Slurm controller answers here.
+    """
+    if not slurm.is_there():
+        raise ValueError("no Slurm controller answers here (`scontrol ping`)")
+    n_single = 2 if options.quick else 8
+    with tempfile.TemporaryDirectory(prefix="overhead-", dir=".") as name:  # a folder that all nodes see
+        folder = Path(name).resolve()
+        run_sweep(1, folder, "warm-up", ["--launcher", "local"], [])
+        pairs = [
+            (overhead(PACKED, PACKED, folder), overhead(n_single, 1, folder)) for _ in range(min(options.rounds, 2))
+        ]
+    packed, single = zip(*pairs, strict=True)
+    yield Row(
+        what="packed trials on Slurm, overhead of a trial",
+        against="one array task each",
+        ratios=ratios(packed, single),
+        ours=packed,
+        theirs=single,
+        at_least=10,
+        stretch=20,
+        note=f"ZeroShot trials, {PACKED} in one task and {n_single} in tasks of their own; the overhead is all time from "
+        "the command on but what the trials say that they took, from claim to records",
+    )
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from bench import array_task, slurm
 from bench.array_task import GO_ON, main, script_lines
-from bench.failures import RetryRule
+from bench.failures import MOST_ENDS, RetryRule
 from bench.launch import Stopped
 from bench.launches import Array, Launch, job_name
 from bench.process import WARNING
@@ -90,13 +91,12 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda n=1, retry="": Task(tmp_path, monkeypatch, n, retry)
 
 
-def vanish(run: Run) -> None:
-    """Leave a trial as a process does that was killed after its third step."""
-    run.claim().beat(3, 10, force=True)
+def vanish(run: Run, step: int = 3) -> None:
+    """Leave a trial as a process does that was killed after some steps."""
+    run.claim().beat(step, 10, force=True)
     path = run.folder / "status.json"
     path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {gone()}'))
-    number = run.attempts
-    claim = run.folder / f"attempt.{number}"
+    claim = max(run.folder.glob("attempt.*"), key=lambda path: int(path.suffix[1:]))
     claim.write_text(claim.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {gone()}'))
 
 
@@ -147,6 +147,29 @@ def test_a_trial_that_is_asked_for_again_after_its_turn_is_not_forgotten(task: A
     assert it.step(changed_their_mind) == GO_ON
     assert it.after(GO_ON) == GO_ON
     assert it.requeued == ["50_1"]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_step_trains_trials_as_one_if_the_launch_said_so(
+    task: Any, monkeypatch: pytest.MonkeyPatch, share: bool
+) -> None:
+    from bench import local_pool
+    from bench.local_pool import LocalPool
+
+    it = task(3)
+    array = Array.read(it.path)
+    assert array is not None
+    dataclasses.replace(array, share=share).write(it.path)
+    monkeypatch.setattr(local_pool, "path_of", lambda spec: "path")
+
+    def make(**options: Any) -> LocalPool:
+        return LocalPool(**{**options, "device": "cpu"}, trial=fakes.finish_all, preload=())
+
+    monkeypatch.setattr(array_task, "LocalPool", make)
+    assert main(["run", str(it.path)]) == 0
+    assert it.states() == ["done"] * 3
+    others = {(run.folder / "company.txt").read_text().split()[1] for run in it.runs}
+    assert others == {"2" if share else "0"}
 
 
 def test_a_step_runs_trials_in_processes_of_their_own(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +268,99 @@ def test_a_limit_too_short_for_the_first_trial_to_start_is_not_tried_for_ever(ta
             break
     assert codes[-1] == 0
     assert it.states() == ["failed", "failed"]
+
+
+def test_a_trial_that_had_no_time_to_write_its_checkpoint_is_counted_by_the_limit(task: Any) -> None:
+    it = task()
+    it.end = time.time()
+
+    def too_slow(runs: list[Run]) -> None:
+        vanish(runs[0])  # at step 3 each time
+        raise Stopped(WARNING)
+
+    assert it.step(too_slow) == GO_ON
+    assert it.ends() == {"time": 1}
+    it.start(1)
+    assert it.step(too_slow) == 0  # no further than before
+    assert it.states() == ["failed"]
+    assert it.ends() == {"time": 2}
+
+
+def test_a_trial_that_is_killed_at_the_limit_but_gets_further_goes_on(task: Any) -> None:
+    it = task()
+    it.end = time.time()
+    for restart in range(4):
+        it.start(restart)
+
+        def further(runs: list[Run], step: int = restart) -> None:
+            vanish(runs[0], step + 1)
+            raise Stopped(WARNING)
+
+        assert it.step(further) == GO_ON
+    assert it.ends() == {"time": 4}
+
+
+def test_a_trial_that_waited_for_its_retry_is_tried_again_by_the_next_start(task: Any) -> None:
+    it = task(2)
+
+    def full_disk_and_then_lost(runs: list[Run]) -> None:
+        runs[0].claim().fail("OSError", "no space left", "disk")
+        runs[1].claim().fail("ValueError", "a bug", "code")
+        raise Stopped(signal.SIGTERM)
+
+    it.step(full_disk_and_then_lost)
+    it.start(1)
+    assert it.step(lambda runs: None) == GO_ON
+    assert it.states() == ["pending", "failed"]
+    assert it.ends() == {"disk": 1}
+
+
+def test_a_cancelled_trial_is_not_tried_again(task: Any) -> None:
+    it = task()
+    vanish(it.runs[0])
+    it.runs[0].cancel()
+    it.start(1)
+    assert it.step(lambda runs: None) == 0
+    assert it.states() == ["cancelled"]
+
+
+def test_a_task_whose_trials_were_deleted_ends(task: Any) -> None:
+    it = task(2)
+    it.runs[0].delete()
+    assert it.step(finish_all) == 0
+    it.runs[1].delete()
+    assert it.step(finish_all) == 0
+    assert it.after(1) == 0
+    assert it.requeued == []
+
+
+def test_a_task_that_can_write_nothing_is_not_started_for_ever(task: Any) -> None:
+    it = task()
+    it.start(MOST_ENDS)
+    assert it.after(GO_ON) == GO_ON
+    assert it.requeued == []
+    it.start(MOST_ENDS - 1)
+    it.after(GO_ON)
+    assert it.requeued == ["50_1"]
+
+
+def test_trials_have_the_time_of_the_warning_to_write_checkpoints(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = task()
+    array = Array.read(it.path)
+    assert array is not None
+    dataclasses.replace(array, grace=90.0).write(it.path)
+    given: list[float] = []
+
+    class Pool:
+        def __init__(self, *, grace: float, **options: Any) -> None:
+            given.append(grace)
+
+        def run(self, runs: list[Run], progress: Any) -> None:
+            finish_all(runs)
+
+    monkeypatch.setattr(array_task, "LocalPool", Pool)
+    assert main(["run", str(it.path)]) == 0
+    assert given == [90.0]
 
 
 def test_trials_that_had_no_turn_are_not_counted(task: Any) -> None:

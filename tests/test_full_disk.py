@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import train
+from bench import loop
 from bench.job import run_trial
 from bench.store import Attempt, Run, State
 
@@ -49,27 +49,27 @@ def fill(disk: Path) -> Path:
 def test_a_full_disk_fails_the_trial_cleanly_and_it_goes_on_when_there_is_room(
     moment: str, small_disk: Path, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(train, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
     whole = make_run("ERM", sweep="whole", steps=6)
     assert run_trial(str(whole.folder), threads=1) == "done"
     run = make_run("ERM", sweep="disk/sweep", steps=6)
     calls = 0
-    save, finish = train._save, Attempt.finish
+    save, finish = loop._save, Attempt.finish
 
-    def full_save(*arguments: Any) -> float:
+    def full_save(*arguments: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == 3 and moment == "checkpoint":
             fill(small_disk)
-        return save(*arguments)
+        save(*arguments)
 
     def full_finish(*arguments: Any) -> None:
         if moment == "records" and not (small_disk / "filler").exists():
             fill(small_disk)
         finish(*arguments)
 
-    monkeypatch.setattr(train, "_save", full_save)
+    monkeypatch.setattr(loop, "_save", full_save)
     monkeypatch.setattr(Attempt, "finish", full_finish)
     assert run_trial(str(run.folder), threads=1) == "failed"
     state, said = run.look()

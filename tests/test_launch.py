@@ -16,6 +16,8 @@ from bench import local_pool, machine
 from bench.failures import RetryRule
 from bench.launch import InProcess, Stopped
 from bench.local_pool import LocalPool
+from bench.places import mark_prepared
+from bench.spec import Places
 from bench.store import State
 from tests import fakes
 from tests.fakes import Recorder, make_runs
@@ -70,6 +72,22 @@ def test_a_killed_trial_is_tried_again_as_often_as_the_rule_says(
     assert hopeless.status()["ends"] == {"killed": 2} and hopeless.status()["failure"] == "killed"
 
 
+def test_a_trial_that_waits_for_its_retry_is_pending_when_the_pool_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RetryRule, "delay", lambda self, failure, ends: 600.0)
+    run = make_runs(tmp_path, 2)[1]
+
+    class StopsAtTheFailure(Recorder):
+        def ended(self, run: Any, state: State) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        pool(fakes.die_second, retry="none,killed=1").run([run], StopsAtTheFailure())
+    assert run.state() is State.PENDING
+    assert run.status()["ends"] == {"killed": 1}
+
+
 def test_a_cancelled_trial_is_left_out_and_a_launch_may_take_it_up_again(tmp_path: Path) -> None:
     runs = make_runs(tmp_path, 2)
     runs[0].cancel()
@@ -88,7 +106,7 @@ def test_a_pool_that_waits_for_nobody_leaves_a_trial_to_a_holder_whose_heart_bea
     beats.start()
     pool(fakes.finish, leave_held=True).run([run], Recorder())
     beats.join()
-    assert run.state() is State.RUNNING and run.attempts == 1
+    assert run.state() is State.RUNNING and run.tries == 1
 
 
 def test_pool_writes_down_the_bug_when_a_process_ends_before_its_trial_begins(tmp_path: Path) -> None:
@@ -188,6 +206,23 @@ def test_thread_variables_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "MKL_NUM_THREADS" not in os.environ
 
 
+def test_data_are_prepared_once_for_all_launches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(LocalPool, "_ask", lambda self, function, arguments, say: mark_prepared(*arguments))
+    trials = [
+        (fakes.make_spec(trial_seed=seed, dataset=name), Places(cache=str(tmp_path)))
+        for seed in range(2)
+        for name in ("A", "B")
+    ]
+    LocalPool().prepare(trials[:3], said.append)
+    assert said == ["preparing A for tiny", "preparing B for tiny"]
+    LocalPool().prepare(trials, said.append)
+    assert len(said) == 2
+    elsewhere = [(spec, Places(cache=str(tmp_path / "other"))) for spec, _ in trials[:1]]
+    LocalPool().prepare(elsewhere, said.append)
+    assert said[2:] == ["preparing A for tiny"]
+
+
 def test_in_process_runs_in_order_and_stops_when_a_trial_was_stopped(tmp_path: Path) -> None:
     runs = make_runs(tmp_path, 2)
     with pytest.raises(Stopped):
@@ -245,3 +280,84 @@ def test_pool_works_where_there_is_no_fork_server(tmp_path: Path, monkeypatch: p
     runs = make_runs(tmp_path, 2)
     pool(fakes.fail_second).run(runs, Recorder())
     assert states(runs) == ["done", "failed"]
+
+
+def company(runs: list[Any]) -> list[tuple[str, int]]:
+    """Give the process of each trial, and how many others it had there."""
+    words = [(run.folder / "company.txt").read_text().split() for run in runs]
+    return [(pid, int(others)) for pid, others in words]
+
+
+@pytest.fixture
+def one_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all trials but the one with seed 3 be on one path."""
+    monkeypatch.setattr(local_pool, "path_of", lambda spec: None if spec.trial_seed == 3 else "path")
+
+
+def test_trials_on_one_path_are_run_in_one_process_and_one_slot(tmp_path: Path, one_path: None) -> None:
+    runs, seen = make_runs(tmp_path, 5), Recorder()
+    pool(fakes.finish_all, jobs=1).run(runs, seen)
+    assert states(runs) == ["done"] * 5
+    assert [others for _, others in company(runs)] == [3, 3, 3, 0, 3]
+    assert len({pid for pid, _ in company(runs)}) == 2
+    assert sorted(seen.started_trials) == sorted(run.trial_id for run in runs)
+    assert sorted(seen.ended_trials) == sorted((run.trial_id, "done") for run in runs)
+
+
+def test_without_sharing_every_trial_has_a_process_of_its_own(tmp_path: Path, one_path: None) -> None:
+    runs = make_runs(tmp_path, 3)
+    pool(fakes.finish_all, share=False).run(runs, Recorder())
+    assert [others for _, others in company(runs)] == [0, 0, 0]
+
+
+def test_no_more_trials_share_a_process_than_its_memory_bears(
+    tmp_path: Path, one_path: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_pool, "MOST_TOGETHER", 2)
+    runs = [run for run in make_runs(tmp_path, 6) if run.spec.trial_seed != 3]
+    pool(fakes.finish_all).run(runs, Recorder())
+    assert sorted(others for _, others in company(runs)) == [0, 1, 1, 1, 1]
+
+
+def test_trials_whose_shared_process_dies_are_run_by_themselves_and_none_fails(tmp_path: Path, one_path: None) -> None:
+    runs = make_runs(tmp_path, 3)
+    pool(fakes.die_in_company).run(runs, Recorder())  # no failure would be tried again
+    assert states(runs) == ["done"] * 3
+    assert [others for _, others in company(runs)] == [0, 0, 0]
+    assert [run.status()["ends"] for run in runs] == [{"killed": 1}] * 3
+
+
+def test_trials_that_are_given_back_by_their_company_are_run_by_themselves(tmp_path: Path, one_path: None) -> None:
+    runs = make_runs(tmp_path, 3)
+    pool(fakes.give_back_in_company).run(runs, Recorder())
+    assert states(runs) == ["done"] * 3
+    assert [run.tries for run in runs] == [1, 2, 2]
+
+
+def test_a_trial_that_ran_out_of_memory_before_is_run_by_itself(tmp_path: Path, one_path: None) -> None:
+    runs = make_runs(tmp_path, 3)
+    runs[1].claim().fail("…", "MemoryError", "oom")
+    runs[1].reset(keep_ends=True)
+    pool(fakes.finish_all).run(runs, Recorder())
+    assert [others for _, others in company(runs)] == [1, 0, 1]
+
+
+def test_a_finished_or_held_trial_is_no_company(
+    tmp_path: Path, one_path: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_pool, "HELD_SECONDS", 0.1)
+    runs = make_runs(tmp_path, 3)
+    fakes.finish_all(str(runs[0].folder), threads=None, device=None)
+    attempt = runs[1].claim()
+    attempt.beat(1, 10, force=True)
+    timer = threading.Timer(1.0, lambda: attempt.release(1, 10))
+    timer.start()
+    pool(fakes.finish_all).run(runs, Recorder())
+    timer.join()
+    assert [others for _, others in company(runs)] == [0, 0, 0]
+
+
+def test_trials_of_two_sweeps_never_share_a_process(tmp_path: Path, one_path: None) -> None:
+    runs = [*make_runs(tmp_path / "one", 1), *make_runs(tmp_path / "two", 1)]
+    pool(fakes.finish_all).run(runs, Recorder())
+    assert [others for _, others in company(runs)] == [0, 0]

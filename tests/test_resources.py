@@ -171,6 +171,20 @@ def test_the_warning_comes_within_the_limit(limit: float) -> None:
     assert Resources(time=None).warning_seconds == 120
 
 
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("array=0-1", "--trials-per-task"),
+        ("--time=9", "use --time"),
+        ("quiet", "leave it out"),
+        ("signal=USR1@9", "out"),
+    ],
+)
+def test_options_that_undo_what_the_launcher_asks_for_are_refused(option: str, instead: str) -> None:
+    with pytest.raises(SpecError, match=f"sbatch='{option}' would undo .*{instead}"):
+        resources_of(make_spec(), {}, {"sbatch": [option]}, gpus=0)
+
+
 def test_further_options_are_handed_on_as_sbatch_calls_them() -> None:
     extra = Resources(sbatch=("--exclusive", "mail-type=END", "comment=a=b"), requeue=False).parameters()
     assert extra["additional_parameters"] == {

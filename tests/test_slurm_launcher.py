@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import launches, slurm, slurm_sweep
-from bench.errors import SpecError
+from bench.errors import BenchError, SpecError
 from bench.failures import RetryRule
 from bench.launches import Array, Launch, tasks_of_trials
 from bench.options import parser
@@ -26,7 +26,7 @@ from bench.slurm_launcher import Batch, Packing, Settings, _shares, batches, scr
 from bench.spec import Places
 from bench.store import Run
 from bench.sweep import _VERBS
-from tests.fakes import finish, make_runs, make_spec
+from tests.fakes import finish, make_runs, make_spec, register
 
 ROOMY = Limits(array=1000, tasks=10**6)
 SETTINGS = Settings(packing=Packing(), retry=RetryRule.parse("none,node"))
@@ -293,6 +293,53 @@ def test_the_arrays_file_says_how_its_trials_are_run(cluster: Path, tmp_path: Pa
     assert (cluster / "sent.0").exists()
 
 
+def test_what_users_set_for_sbatch_holds_where_no_option_says_otherwise(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (cluster / "sbatch").open("a") as file:
+        file.write('\necho "$SBATCH_ACCOUNT,$SBATCH_PARTITION,$SBATCH_ARRAY_INX" > environment\n')
+    values = {"SBATCH_ACCOUNT": "lab", "SBATCH_PARTITION": "old", "SBATCH_ARRAY_INX": "0-1"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    batch = Batch(resources=Resources(partition="new"), tasks=(("a",),))
+    send(tmp_path / "sweep", [batch], SETTINGS, Launch.claim(tmp_path / "sweep"), lambda text: None)
+    assert (cluster / "environment").read_text().strip() == "lab,,"
+
+
+def test_what_users_set_for_their_own_looks_at_the_queue_hides_nothing(
+    cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cluster / "squeue").write_text(f'#!/bin/sh\necho "$@,$SQUEUE_STATES" > "{cluster}/asked"\n')
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    slurm.queue(["a"])
+    assert (cluster / "asked").read_text().startswith("--all") and (cluster / "asked").read_text().endswith(",\n")
+
+
+def test_an_sbatch_that_says_no_number_is_told_and_its_array_is_known(cluster: Path, tmp_path: Path) -> None:
+    with (cluster / "sbatch").open("a") as file:
+        file.write("\n")
+    text = (cluster / "sbatch").read_text()
+    (cluster / "sbatch").write_text(text.replace('echo "Submitted batch job', ': "'))
+    launch = Launch.claim(tmp_path / "sweep")
+    with pytest.raises(SpecError, match="said no number"):
+        send(tmp_path / "sweep", [Batch(resources=Resources(), tasks=(("a",),))], SETTINGS, launch, lambda text: None)
+    assert list(tasks_of_trials(tmp_path / "sweep")) == ["a"]
+
+
+def test_tasks_that_run_several_trials_at_a_time_have_them(cluster: Path, tmp_path: Path) -> None:
+    plan = slurm_sweep.plan(wanted(5), tmp_path / "sweep", options("--jobs", "2"))
+    assert [len(task) for batch in plan.batches for task in batch.tasks] == [2, 2, 1]
+
+
+def test_trials_have_as_long_as_the_warning_leaves(cluster: Path, tmp_path: Path) -> None:
+    for minutes, grace in ((None, 90), (600, 90), (4, 30), (1, 20)):
+        sweep = tmp_path / str(minutes)
+        batch = Batch(resources=Resources(time=minutes), tasks=(("a",),))
+        send(sweep, [batch], SETTINGS, launch := Launch.claim(sweep), lambda text: None)
+        array = Array.read(launch.folder / "array-0.json")
+        assert array is not None and array.grace == grace
+
+
 def test_what_sbatch_refuses_is_said_once_and_is_not_taken_for_sent(
     cluster: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -348,10 +395,75 @@ def test_a_trial_whose_job_is_gone_is_sent_again_though_its_heart_seems_to_beat(
 ) -> None:
     sweep = tmp_path / "sweep"
     slurm_sweep.launch(wanted(1), sweep, options(), lambda text: None)
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.setenv(name, "100")
+    Run(sweep / make_spec().trial_id).claim().beat(1, 10, force=True)
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name)
+    assert slurm_sweep.launch(wanted(1), sweep, options(), lambda text: None) == 1
+
+
+def test_a_trial_that_somebody_runs_by_hand_in_an_allocation_is_held(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = tmp_path / "sweep"
+    slurm_sweep.launch(wanted(1), sweep, options(), lambda text: None)
     monkeypatch.setenv("SLURM_JOB_ID", "100")
     Run(sweep / make_spec().trial_id).claim().beat(1, 10, force=True)
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert slurm_sweep.launch(wanted(1), sweep, options(), lambda text: None) == 1
+    assert slurm_sweep.launch(wanted(1), sweep, options(), lambda text: None) == 0
+
+
+def test_what_was_cancelled_or_failed_in_a_task_that_goes_on_is_pending_again(cluster: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    slurm_sweep.launch(wanted(3), sweep, options("--trials-per-task", "3"), lambda text: None)
+    queue_everything(cluster, sweep)
+    runs = [Run(sweep / spec.trial_id) for spec, _ in wanted(3)]
+    runs[0].cancel()
+    runs[1].claim().fail("trace", "line")
+    assert slurm_sweep.launch(wanted(3), sweep, options(), lambda text: None) == 0
+    assert [run.state().value for run in runs] == ["pending"] * 3  # the task finds them when it looks what is left
+
+
+def test_running_again_with_a_bad_option_loses_nothing(cluster: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    done, failed = make_runs(sweep, 2)
+    finish(str(done.folder), threads=None, device=None)
+    failed.claim().fail("trace", "line")
+    with pytest.raises(SpecError, match="time limit 'soon'"):
+        slurm_sweep.launch(wanted(2), sweep, options("--time", "soon"), lambda text: None, again=True)
+    assert [done.state().value, failed.state().value] == ["done", "failed"]
+    assert slurm_sweep.launch(wanted(2), sweep, options(), lambda text: None, again=True) == 2
+    assert [done.state().value, failed.state().value] == ["pending", "pending"]
+
+
+def test_following_waits_for_a_trial_that_waits_for_its_retry(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = tmp_path / "sweep"
+    slurm_sweep.launch(wanted(1), sweep, options(), lambda text: None)
+    queue_everything(cluster, sweep)
+    run = Run(sweep / make_spec().trial_id)
+    run.claim().fail("OSError", "no space left", "disk")
+    monkeypatch.setattr(slurm_sweep, "_FOLLOW_SECONDS", 0.0)
+
+    class Progress:
+        ticks = 0
+
+        def tick(self) -> None:
+            self.ticks += 1
+
+    looks = iter(range(9))
+
+    def queue_of(sweeps: Any) -> Any:
+        if next(looks) == 3:  # its task tried it again
+            run.reset(keep_ends=True)
+            finish(str(run.folder), threads=None, device=None)
+        return waiting(*sweeps)
+
+    monkeypatch.setattr(slurm_sweep, "queue_of", queue_of)
+    slurm_sweep.follow(sweep, [run], Progress())
+    assert run.is_done
 
 
 def test_a_launch_that_is_refused_says_so_and_the_next_one_sends_what_was_left(cluster: Path, tmp_path: Path) -> None:
@@ -389,6 +501,7 @@ def test_data_are_prepared_once_under_the_longest_limit(
         '[slurm]\ntime = "1h"\n[[slurm.when]]\nalgorithm = "FakeZero"\ntime = "9h"\ngpus = 2\n'
     )
     monkeypatch.chdir(tmp_path)
+    register(monkeypatch)
     chosen = options()
     chosen.prepare = True
     here = Places(cache=str(tmp_path / "cache"))
@@ -401,6 +514,20 @@ def test_data_are_prepared_once_under_the_longest_limit(
     mark_prepared(*found[0])
     mark_prepared(*found[-1])
     assert slurm_sweep.plan(found, tmp_path / "sweep", chosen).prepare is None
+
+
+def test_a_rule_for_what_there_is_not_is_refused(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clipbed.toml").write_text(
+        '[[slurm.when]]\nalgorithm = ["ERM", "domainbed:CORAL"]\ndataset = "folder:x"\nbackbone = "ViT-B-16"\ngpus = 2\n'
+    )
+    slurm_sweep.plan(wanted(1), tmp_path / "sweep", options())
+    (tmp_path / "clipbed.toml").write_text('[[slurm.when]]\nalgorithm = "CLIPod"\nbackbone = "ViT-B16"\ngpus = 2\n')
+    with pytest.raises(BenchError, match=r"(?s)'CLIPod'.*'CLIPood'.*'ViT-B16'") as raised:
+        slurm_sweep.plan(wanted(1), tmp_path / "sweep", options())
+    assert "slurm.when" in str(raised.value)
 
 
 def test_the_dry_run_tells_arrays_tasks_and_what_is_not_known(cluster: Path, tmp_path: Path) -> None:
@@ -460,7 +587,7 @@ def test_a_node_has_failed_when_it_is_down_or_was_started_since(cluster: Path) -
 
 def test_commands_that_are_not_there_or_fail_are_named(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (cluster / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2; exit 1\n")
-    with pytest.raises(SlurmError, match=r"`squeue -h -r` failed: slurm_load_jobs error: Unable to contact"):
+    with pytest.raises(SlurmError, match=r"`squeue --all -h` failed: slurm_load_jobs error: Unable to contact"):
         slurm.queue({"a"})
     assert slurm.queue(set()) == {}
     monkeypatch.setenv("PATH", "/nowhere")
@@ -489,6 +616,47 @@ def test_a_task_is_taken_out_of_the_queue_when_nothing_is_left_for_it(cluster: P
     assert [run.state().value for run in runs] == ["cancelled"] * 3 + ["pending"]
 
 
+def test_a_neighbour_that_was_lost_keeps_its_task(cluster: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    slurm_sweep.launch(wanted(2), sweep, options("--trials-per-task", "2"), lambda text: None)
+    queue_everything(cluster, sweep)  # it was preempted and waits for its next start
+    lost, other = (Run(sweep / spec.trial_id) for spec, _ in wanted(2))
+    lost.claim().beat(5, 10, force=True)
+    (lost.folder / "status.json").write_text(json.dumps({**lost.status(), "host": "n1", "heartbeat": 0}))
+    assert lost.state().value == "lost"
+    slurm_sweep.cancel([other], lambda text: None)
+    assert not (cluster / "cancelled").exists()
+
+
+def test_data_go_on_being_prepared_until_every_trial_is_cancelled(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch)
+    sweep = tmp_path / "sweep"
+    chosen = parser(_VERBS).parse_args(["launch", "--algorithms", "FakeERM"])
+    found = [(spec, Places(cache=str(tmp_path / "cache"))) for spec, _ in wanted(2)]
+    slurm_sweep.launch(found, sweep, chosen, lambda text: None)
+    arrays = list(launches.arrays(sweep))
+    assert [array.prepares for array in arrays] == [True, False]
+    lines = [
+        f"{array.name}|{number}|{i}|PENDING|P|" for number, array in enumerate(arrays) for i in range(len(array.tasks))
+    ]
+    (cluster / "queue").write_text("\n".join(lines))
+    runs = [Run(sweep / spec.trial_id) for spec, _ in found]
+    slurm_sweep.cancel(runs[:1], lambda text: None)
+    assert (cluster / "cancelled").read_text().split() == ["--quiet", "1_0"]
+    (cluster / "cancelled").unlink()
+    slurm_sweep.cancel(runs[1:], lambda text: None)
+    assert {"0_0", "1_1"} <= set((cluster / "cancelled").read_text().split())
+
+
+def test_cancelling_everything_leaves_failures_to_be_seen(cluster: Path, tmp_path: Path) -> None:
+    failed, pending = make_runs(tmp_path / "sweep", 2)
+    failed.claim().fail("trace", "line")
+    assert slurm_sweep.cancel([failed, pending], lambda text: None) == 1
+    assert [failed.state().value, pending.state().value] == ["failed", "cancelled"]
+
+
 def test_cancelling_works_where_no_slurm_answers(
     cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -508,3 +676,64 @@ def test_the_log_of_a_trial_is_its_latest_tasks(cluster: Path, tmp_path: Path) -
             (folder / f"{number}_{index}_0_log.out").write_text(f"{number} {index}")
     found = slurm_sweep.task_log(Run(sweep / wanted(2)[1][0].trial_id))
     assert found is not None and found.read_text() == "101 1"
+
+
+# --- trials that are trained as one --------------------------------------------------------------------------------------
+
+
+def test_trials_on_one_path_are_in_one_task() -> None:
+    paths = dict(zip("abcdef", ("x", None, "x", "y", "x", "y"), strict=True))
+    args = (nothing, ROOMY, lambda run: paths[run.trial_id])
+    assert tasks(trials(*paths), Packing(), *args) == [("a", "c", "e"), ("b",), ("d", "f")]
+    assert tasks(trials(*paths), Packing(trials=2), *args) == [("a", "c", "e", "b"), ("d", "f")]
+
+
+def test_trials_on_one_path_that_ask_for_different_things_are_sent_apart() -> None:
+    mixed = [*trials("a", cpus=1), *trials("b", cpus=2), *trials("c", cpus=1)]
+    found = batches(mixed, Packing(), nothing, ROOMY, lambda run: "x")
+    assert [batch.tasks for batch in found] == [(("a", "c"),), (("b",),)]
+
+
+def test_trials_on_one_path_take_the_minutes_of_the_longest() -> None:
+    takes = {"a": 4.0, "b": 6.0, "c": 4.0, "d": 5.0}
+    paths = {"a": "x", "b": "x", "c": None, "d": None}
+    args = (lambda run: takes[run.trial_id], ROOMY, lambda run: paths[run.trial_id])
+    assert tasks(trials(*takes), Packing(minutes=10), *args) == [("a", "b", "c"), ("d",)]
+
+
+def test_a_full_cluster_gets_fewer_tasks_of_more_trainings() -> None:
+    names = [f"{number}{twin}" for number in range(10) for twin in "ab"]
+    few = Limits(array=1000, tasks=6)
+    found = batches(trials(*names), Packing(), nothing, few, lambda run: run.trial_id[:-1])
+    assert sum(len(batch.tasks) for batch in found) <= 6
+    for batch in found:
+        for task in batch.tasks:
+            assert all(name[:-1] + twin in task for name in task for twin in "ab")
+
+
+def test_an_array_tells_its_tasks_whether_to_share(cluster: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    for share in (True, False):
+        launch = Launch.claim(sweep)
+        settings = dataclasses.replace(SETTINGS, share=share)
+        send(sweep, [Batch(resources=Resources(), tasks=(("a", "b"),))], settings, launch, lambda text: None)
+        launch.finish()
+        array = Array.read(launch.folder / "array-0.json")
+        assert array is not None and array.share is share
+
+
+def test_the_dry_run_counts_trainings_and_estimates_each_once(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        slurm_sweep, "paths_of", lambda specs: {spec.trial_id: f"half {spec.trial_seed % 2}" for spec in specs}
+    )
+    sweep = tmp_path / "sweep"
+    done, *left = wanted(5)
+    finish(str(Run.create(sweep, *done).folder), threads=None, device=None)
+    status = sweep / done[0].trial_id / "status.json"
+    status.write_text(json.dumps({**json.loads(status.read_text()), "seconds": 3600}))
+    text = slurm_sweep.describe(slurm_sweep.plan(left, sweep, options("--gpus-per-trial", "1")), sweep)
+    assert "1 arrays, 2 tasks, 4 trials in 2 trainings" in text and "about 2 GPU hours" in text
+    text = slurm_sweep.describe(slurm_sweep.plan(left, sweep, options("--gpus-per-trial", "1", "--no-share")), sweep)
+    assert "1 arrays, 4 tasks, 4 trials\n" in text and "about 4 GPU hours" in text

@@ -14,6 +14,8 @@ import pytest
 from bench import process as process_of
 from bench import store
 from bench.errors import Conflict, SpecError, UnknownName
+from bench.failures import Failure
+from bench.launch import bury
 from bench.process import LOST_AFTER_SECONDS
 from bench.spec import Places, TrialSpec
 from bench.store import Busy, Run, State, Superseded, find_run, find_runs
@@ -90,6 +92,19 @@ def test_creating_again_keeps_the_spec_and_moves_the_places(run: Run, tmp_path: 
     again = Run.create(tmp_path / "sweep", spec(), Places(data_dir="/elsewhere"))
     assert again.folder == run.folder and again.places.data_dir == "/elsewhere"
     assert (run.folder / "spec.json").stat().st_mtime_ns == before
+
+
+def test_a_trial_finds_what_it_was_launched_with_after_others_were_launched_without(tmp_path: Path) -> None:
+    captioned = Run.create(tmp_path, spec(captions="file:12"), Places(data_dir="/data", captions="/c.tsv"))
+    plain = Run.create(tmp_path, spec(), Places(data_dir="/elsewhere"))
+    assert captioned.places == Places(data_dir="/data", captions="/c.tsv")
+    assert plain.places == Places(data_dir="/elsewhere")
+
+
+def test_creating_mends_a_folder_that_a_kill_left_without_its_spec(run: Run, tmp_path: Path) -> None:
+    for damage in (lambda path: path.write_text(""), lambda path: path.unlink()):
+        damage(run.folder / "spec.json")
+        assert Run.create(tmp_path / "sweep", spec(), Places()).spec == spec()
 
 
 def test_folder_without_a_readable_spec_is_refused(run: Run) -> None:
@@ -219,13 +234,62 @@ def test_superseded_attempt_writes_nothing_more(run: Run, dead_pid: int) -> None
     assert run.is_done
 
 
-def test_two_claims_at_one_moment_give_one_holder(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run.claim()
-    monkeypatch.setattr(Run, "attempts", 0)  # the second looked before the first had written
-    monkeypatch.setattr(Run, "look", lambda self, now=None: (State.PENDING, {}))
+@pytest.mark.parametrize("when", ["before the look", "after the look"])
+def test_two_claims_at_one_moment_give_one_holder(run: Run, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    holders = []
+    look = Run.look
+
+    def look_while_another_claims(self: Run, now: float | None = None) -> tuple[State, dict[str, object]]:
+        monkeypatch.setattr(Run, "look", look)
+        found = look(self) if when == "after the look" else None
+        holders.append(Run(run.folder).claim())
+        return found or look(self)
+
+    monkeypatch.setattr(Run, "look", look_while_another_claims)
     with pytest.raises(Busy):
-        Run(run.folder).claim()
-    first.check()
+        run.claim()
+    holders[0].check()
+    assert [path.name for path in run.folder.glob("attempt.*")] == ["attempt.1"]
+
+
+def test_a_trial_that_is_done_is_not_claimed(run: Run) -> None:
+    run.claim().finish([{"step": 10}], 10, 10)
+    with pytest.raises(Busy):
+        run.claim()
+    assert run.is_done
+
+
+def test_tries_are_of_processes_that_began_and_not_of_those_that_said_how_they_ended(run: Run, dead_pid: int) -> None:
+    assert run.tries == 0
+    for number in (1, 2):
+        run.claim().beat(1, 10, force=True)
+        say(run, **{**run.status(), "pid": dead_pid})
+        assert bury(run, Failure.KILLED, "gone") is State.FAILED
+        assert run.tries == number
+        run.reset()
+
+
+def test_a_retry_leaves_a_cancelled_trial_cancelled_and_asking_again_does_not(run: Run) -> None:
+    run.claim().fail("trace", "line", "disk")
+    run.cancel()
+    assert run.state() is State.FAILED  # it is told that it failed
+    run.reset(keep_ends=True)
+    assert run.state() is State.CANCELLED
+    run.reset()
+    assert run.state() is State.PENDING
+
+
+def test_last_words_are_whole_however_long_the_error_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = run.claim()
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.files, "replace_text", full)
+    monkeypatch.setattr(store.files, "replace_json", full)
+    attempt.fail("trace", "\u2620" * 9000, "disk")
+    state, said = run.look()
+    assert state is State.FAILED and said["failure"] == "disk" and said["error"].startswith("\u2620")
 
 
 def test_claim_clears_what_a_killed_writer_left(run: Run) -> None:

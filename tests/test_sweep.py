@@ -16,6 +16,8 @@ from bench.errors import DataMissing
 from bench.launch import InProcess, Stopped
 from bench.machine import Layout
 from bench.options import normalised
+from bench.registry import algorithms
+from bench.slurm import Queued
 from bench.spec import Places
 from bench.store import Run, State, find_runs
 from bench.sweep import main
@@ -214,6 +216,10 @@ def test_bad_input_gives_one_message_and_writes_nothing(
         ["--hparams", "3"],
         ["--jobs", "0"],
         ["--device", "GPU 1"],
+        ["--device", "gpu"],
+        ["--minutes-per-task", "nan"],
+        ["--minutes-per-task", "-3"],
+        ["--retry", "oom=x"],
         ["--frobnicate"],
         ["--eval", "all"],
     ],
@@ -223,6 +229,49 @@ def test_bad_options_give_exit_2(run_with: Any, capsys: pytest.CaptureFixture[st
         main([*LAUNCH, *arguments])
     assert caught.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ("    Sweep(algorithms=('FakeERM',))", "'NoneType' object is not iterable"),
+        ("    yield 3", "trials() returned 3"),
+        ("    yield Sweep(algorithms=('FakeERM',))\n    raise TypeError('a bug')", "a bug"),
+        (
+            "    return Sweep(algorithms=('FakeERM',), evaluate_every='10')",
+            "evaluate_every='10' (allowed: a whole number",
+        ),
+        ("    return Sweep(algorithms=('FakeERM',), n_hparams=2.5)", "n_hparams=2.5"),
+        ("    return Sweep(algorithms=('FakeERM',), holdout_fraction='a fifth')", "holdout_fraction='a fifth'"),
+    ],
+)
+def test_a_sweep_file_that_is_no_good_is_one_message(
+    run_with: Any, capsys: pytest.CaptureFixture[str], body: str, part: str
+) -> None:
+    Path("mine.py").write_text(f"from bench.sweepfile import Sweep\n\n\ndef trials():\n{body}\n")
+    assert main(["launch", "mine.py", "--data-dir", "."]) == 2
+    said = capsys.readouterr().err
+    assert part in said and "mine.py" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "command", [["cancel", "--all"], ["delete_incomplete", "--yes"], ["rerun", "--failed"], ["status"]]
+)
+def test_a_sweep_that_is_not_there_is_no_empty_one(
+    run_with: Any, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    main(LAUNCH)
+    assert main([*command, "--name", "defualt"]) == 2
+    assert "no trials in results/defualt" in capsys.readouterr().err
+
+
+def test_delete_incomplete_leaves_what_is_in_slurms_queue(run_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    queued, other = (Run.create(Path("results/default"), fakes.make_spec(trial_seed=n), Places()) for n in range(2))
+    task = Queued("array", 0, "1_0", "PENDING", "Priority", "")
+    monkeypatch.setattr(sweep, "_sent", lambda runs: [Path("results/default")])
+    monkeypatch.setattr("bench.slurm_sweep.queue_of", lambda sweeps: {queued.folder: task})
+    assert main(["delete_incomplete", "--yes"]) == 0
+    assert queued.is_there and not other.is_there
 
 
 def test_launch_without_algorithms_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,7 +353,8 @@ def test_delete_incomplete_keeps_what_is_done_or_running(
     held = Run.create(Path("results/default"), fakes.make_spec(trial_seed=7), Places())
     held.claim().beat(1, 10, force=True)
     assert main(["delete_incomplete"]) == 2, "nobody can be asked"
-    assert main(["delete_incomplete", "--algorithms", "Other", "--yes"]) == 0
+    assert main(["delete_incomplete", "--algorithms", "FakeERN", "--yes"]) == 2
+    assert "Did you mean 'FakeERM'" in capsys.readouterr().err
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda question: "n")
     assert main(["delete-incomplete"]) == 0
@@ -403,3 +453,33 @@ def test_a_sweep_is_not_continued_on_other_files_of_the_same_name(
     assert main(LAUNCH) == 2
     assert "of other files than those found now" in capsys.readouterr().err
     assert done.is_done
+
+
+@pytest.fixture
+def twins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register a second method whose trials are on the paths of the first's."""
+
+    class FakeTwin(fakes.FakeMethod):
+        """Another average of the same weights."""
+
+    fakes._extend(monkeypatch, algorithms, {"FakeTwin": FakeTwin})
+    monkeypatch.setattr(fakes.FakeMethod, "training_path", classmethod(lambda cls, hparams: hparams), raising=False)
+
+
+def test_launch_and_its_preview_say_how_many_trainings_stand_behind_the_trials(
+    run_with: Any, twins: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*LAUNCH[:3], "FakeTwin", *LAUNCH[3:]]
+    assert main([*command, "--dry-run"]) == 0
+    assert "12 trials to run in 6 trainings" in capsys.readouterr().out
+    assert main([*command, "--dry-run", "--no-share"]) == 0
+    assert "trainings" not in capsys.readouterr().out
+    assert main(LAUNCH) == 0
+    assert "trainings" not in capsys.readouterr().out
+    assert main(command) == 0  # the twins alone are left
+    assert "12 trials, 6 to run, " in capsys.readouterr().out
+
+
+def test_launch_says_what_it_trains_as_one(run_with: Any, twins: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*LAUNCH[:3], "FakeTwin", *LAUNCH[3:]]) == 0
+    assert "12 trials, 12 to run in 6 trainings, " in capsys.readouterr().out

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,11 @@ class Bench:
             text=True,
         )
 
-    def what(self, n_trials: int, steps: int, *, algorithms: tuple[str, ...] = ("ERM", "CLIPood")) -> tuple[str, ...]:
+    def what(
+        self, n_trials: int, steps: int, *, algorithms: tuple[str, ...] = ("ERM", "CLIPood"), **hparams: Any
+    ) -> tuple[str, ...]:
         """Options of a sweep of 2 methods × 3 domains × `n_trials`."""
-        small = json.dumps({"batch_size": 4})
+        small = json.dumps({"batch_size": 4, **hparams})
         return (
             *("--algorithms", *algorithms, "--datasets", f"folder:{self.images}", "--n-trials", str(n_trials)),
             *("--steps", str(steps), "--hparams", small, "--threads", "1"),
@@ -87,6 +90,10 @@ class Bench:
         for trial in left:
             assert _differences(left[trial], right[trial]) == []
             assert left[trial] == right[trial]
+
+    def ends(self, name: str) -> Counter[str]:
+        """Count how the trials of a sweep ended before their last attempt, as they say themselves."""
+        return sum((Counter(run.status().get("ends", {})) for run in self.runs(name)), Counter())
 
     def wait_until_over(self, name: str) -> None:
         def over() -> bool:
@@ -149,13 +156,23 @@ def test_a_sweep_through_arrays_gives_the_records_of_the_local_pool(bench: Bench
     assert "nothing to launch" in bench(*bench.on_slurm("slurm", *what))
 
 
+def test_trials_that_are_trained_as_one_in_a_task_give_the_records_of_trials_by_themselves(bench: Bench) -> None:
+    what = bench.what(1, 6, margin="none")
+    bench("launch", *what, "--name", "alone", "--launcher", "local", "--jobs", "2", "--no-share")
+    said = bench(*bench.on_slurm("shared", *what), "--wait")
+    assert "3 tasks, 6 trials" in said
+    bench.check_same("shared", "alone")
+    company = [json.loads((run.folder / "env.json").read_text()).get("trained_with") for run in bench.runs("shared")]
+    assert all(others and len(others) == 1 for others in company)
+
+
 def test_faults_of_every_kind_change_no_record_and_lose_no_trial(bench: Bench) -> None:
     """A crash, an urgent job, a requeue, a kill, a time limit, and a launcher that sleeps through some of it."""
     cluster = bench.cluster
     what = bench.what(2, 120)
     launcher = bench.start(*bench.on_slurm("slurm", *what), "--wait")
     injected: list[str] = []
-    restarts = {"crash": "node", "urgent": "preempted", "requeue": "preempted", "kill": "killed", "limit": "time"}
+    noted_as = {"crash": "node", "urgent": "preempted", "requeue": "preempted", "kill": "killed", "limit": "time"}
 
     def job_of(said: dict[str, Any]) -> str:
         return str(said["slurm"]["job"])
@@ -172,14 +189,22 @@ def test_faults_of_every_kind_change_no_record_and_lose_no_trial(bench: Bench) -
         victims.add(job_of(said))
         return said
 
+    def wait_noted(fault: str) -> None:
+        """Wait until a trial says that it met the fault, so that the next one cannot hide it."""
+        kind = noted_as[fault]
+        least = [noted_as[each] for each in injected].count(kind)
+        cluster.wait_for(f"a trial to note {kind}", lambda: bench.ends("slurm")[kind] >= least, LONG)
+
     hit = next_victim()
     cluster.run("scontrol", "requeue", job_of(hit))
     injected.append("requeue")
     launcher.send_signal(signal.SIGSTOP)
+    wait_noted("requeue")
 
     hit = next_victim()
     cluster.run("scancel", "--signal=KILL", f"{job_of(hit)}.0")
     injected.append("kill")
+    wait_noted("kill")
 
     late = next_victim()
     cluster.end_in(job_of(late), 60)
@@ -193,9 +218,11 @@ def test_faults_of_every_kind_change_no_record_and_lose_no_trial(bench: Bench) -
     cluster.wait_job(job_of(hit), "RUNNING", restarts=int(hit["slurm"]["restart"]) + 1, timeout=LONG)
     cluster.start_node(node)
     cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+    wait_noted("crash")
 
     cluster.wait_job(job_of(late), "PENDING", "RUNNING", restarts=int(late["slurm"]["restart"]) + 1, timeout=LONG)
     cluster.run("scontrol", "update", f"JobId={job_of(late)}", "TimeLimit=30")  # Slurm keeps what end_in made of it
+    wait_noted("limit")
 
     wait_running(bench, "slurm")
     urgent = cluster.submit_urgent(2)
@@ -209,11 +236,8 @@ def test_faults_of_every_kind_change_no_record_and_lose_no_trial(bench: Bench) -
     assert len(bench.records("here")) == 12
     bench.check_same("slurm", "here")
 
-    seen: dict[str, int] = {}
-    for run in bench.runs("slurm"):
-        for kind, times in run.status().get("ends", {}).items():
-            seen[kind] = seen.get(kind, 0) + times
-    missed = [fault for fault in injected if not seen.get(restarts[fault])]
+    seen = bench.ends("slurm")
+    missed = [fault for fault in injected if not seen[noted_as[fault]]]
     assert len(injected) == 5 and not missed, (seen, bench.state("slurm"))
     assert sum(attempts(run) for run in bench.runs("slurm")) > 12
 
