@@ -106,6 +106,12 @@ def greedy_tokens(model: Any, images: Tensor, length: int = LENGTH, shortest: in
     return tokens
 
 
+_OUT = (
+    "default: captions.tsv beside the data set; ARF finds it there for folder:PATH, Icons and the data sets of DomainBed's "
+    "family, and wants `launch --captions FILE` for others"
+)
+
+
 def load_captioner(backbone: str, pretrained: str, length: int = LENGTH) -> Captioner:
     """Load an open_clip CoCa model on the CPU.
 
@@ -267,7 +273,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--backbone", default=DEFAULT_BACKBONE, metavar="NAME", help=f"a CoCa model; default: {DEFAULT_BACKBONE}")
     pretrained = f"tag of open_clip's, or a file; default: {DEFAULT_PRETRAINED}"
     add("--pretrained", default=DEFAULT_PRETRAINED, metavar="TAG|FILE", help=pretrained)
-    add("--out", type=Path, metavar="FILE", help="default: captions.tsv beside the domains' folders, where ARF looks")
+    add("--out", type=Path, metavar="FILE", help=_OUT)
     add("--data-dir", metavar="FOLDER", help="folder that holds the data sets' folders")
     add("--cache", metavar="FOLDER", help="folder of rendered data sets; default: the user's cache folder")
     add("--batch-size", type=from_one, default=16, metavar="N", help="images at once; default: 16")

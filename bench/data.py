@@ -23,6 +23,7 @@ _EXAMPLES = """examples:
   python -m bench.data verify PACS Office31 --data-dir DATA
   python -m bench.data download Food101 --data-dir DATA
   python -m bench.data cache PACS --data-dir DATA --backbone ViT-B-16
+  python -m bench.data cache --clear --older-than 30
   python -m bench.data show PACS --data-dir DATA --out pacs.png
 """
 WRONG = 1
@@ -126,12 +127,17 @@ def _get_all(info: DatasetInfo, data: Path, options: argparse.Namespace, *, agai
 
 
 def cache(options: argparse.Namespace) -> int:
-    """Decode all images ahead for a backbone, after saying how much room that takes; or empty the cache of them."""
-    folder = Places(cache=options.cache).cache_folder() / "decoded"
+    """Decode all images ahead for a backbone, after saying how much room that takes; or show or empty the cache."""
+    from bench.cache import DECODED
+
+    root = Places(cache=options.cache).cache_folder()
+    folder = root / DECODED
+    if options.older_than is not None and not options.clear:
+        raise SpecError("--older-than says what to --clear")
     if options.clear:
-        return _clear(folder, options)
+        return _clear(root, options)
     if not options.names:
-        raise SpecError("cache needs data sets, or --clear")
+        return _show_cache(root)
     from bench.images import RESERVE, TYPICAL_ASPECT, ImageStore
     from bench.models import check_backbone, load_backbone
     from bench.plan import weights_place
@@ -193,24 +199,50 @@ def _chosen(names: Sequence[str], options: argparse.Namespace) -> list[tuple[Dat
     return [(find_dataset(name), places) for name in dict.fromkeys(names)]
 
 
-def _clear(folder: Path, options: argparse.Namespace) -> int:
-    """Delete decoded images: of the data sets that are named, or of all."""
-    wanted = [_decoded_folders(find_dataset(name)) for name in options.names]
-    found = [each for each in _folders(folder) if not wanted or any(every.fullmatch(each.name) for every in wanted)]
+def _show_cache(root: Path) -> int:
+    """Say what lies in the cache folder."""
+    from bench import cache, derived
+
+    found = cache.kept(root)
+    rows = [[kind, f"{n:,}", _gigabytes(size), "yes"] for kind, n, size in cache.by_kind(found)]
+    clearable = {each.path.relative_to(root).parts[0] for each in found}
+    others = [each for each in cache.folders(root) if each.name not in (*clearable, "prepared")]
+    rows += [[each.name, "", _gigabytes(cache.size_of(each)), "no"] for each in others]
+    console.say(f"{root}\n")
+    console.say(console.table(rows, ["what", "entries", "size", "may be cleared"]))
+    kept = sum(each.size for each in found if each.kind.startswith("derived"))
+    console.say(f"\nderived arrays: {_gigabytes(kept)} of at most {_gigabytes(derived.limit_bytes())}")
+    return 0
+
+
+def _clear(root: Path, options: argparse.Namespace) -> int:
+    """Delete what may be deleted: decoded images of the data sets that are named, or all."""
+    from bench import cache
+
+    patterns = [_decoded_folders(find_dataset(name)) for name in options.names]
+    found = cache.chosen(root, decoded_of=patterns, older=86400.0 * (options.older_than or 0))
     if not found:
-        console.say(f"nothing to delete in {folder}")
+        console.say(f"nothing to delete in {root}")
         return 0
-    size = sum(file.stat().st_size for each in found for file in each.iterdir())
-    what = f"{len(found)} folder(s) of decoded images, {size / 1e9:.2f} GB, in {folder}"
+    parts = "; ".join(f"{kind}: {n:,}, {_gigabytes(size)}" for kind, n, size in cache.by_kind(found))
+    what = f"{_gigabytes(sum(each.size for each in found))} in {root} ({parts})"
     if not options.yes and not sys.stdin.isatty():
         raise SpecError(f"this would delete {what}; say --yes, since nobody can be asked here")
     if not options.yes and not console.confirm(f"delete {what}?"):
         console.say("nothing was deleted")
         return 0
-    for each in found:
-        shutil.rmtree(each)
-    console.say(f"deleted {what}")
+    staying = cache.delete(root, found)
+    size = sum(each.size for each in staying)
+    if staying:
+        console.say(f"{len(staying):,} array(s), {_gigabytes(size)}, in use and left")
+    console.say(
+        f"deleted {_gigabytes(sum(each.size for each in found) - size)} of {what}" if staying else f"deleted {what}"
+    )
     return 0
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
 
 
 def _decoded_folders(info: DatasetInfo) -> re.Pattern[str]:
@@ -219,12 +251,18 @@ def _decoded_folders(info: DatasetInfo) -> re.Pattern[str]:
     return re.compile(f"{re.escape(_plain(info.name))}-({domains})-[0-9]+-[0-9a-f]+")
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
-
-
 def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+
+
+def _days(words: str) -> float:
+    try:
+        days = float(words)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < float("inf"):
+        raise argparse.ArgumentTypeError(f"{words!r} is not a number of days from 0")
+    return days
 
 
 def _existing(folder: Path) -> Path:
@@ -241,6 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def add(name: str, verb: Callable[[argparse.Namespace], int], names: str) -> Any:
+        """Add a verb with what all have; give what adds its own options."""
         words = (verb.__doc__ or "").strip()
         made = verbs.add_parser(name, help=words.partition("\n")[0].rstrip("."), description=words)
         made.set_defaults(verb=verb)
@@ -265,7 +304,12 @@ def _parser() -> argparse.ArgumentParser:
     option("--backbone", default="tiny", metavar="NAME", help="for which backbone's input; default: tiny")
     option("--pretrained", metavar="TAG|FILE", help="its weights; default: the backbone's own")
     option("--dry-run", action="store_true", help="only say how much room it takes")
-    option("--clear", action="store_true", help="delete decoded images instead: of the data sets given, or all")
+    option(
+        "--clear",
+        action="store_true",
+        help="delete decoded images of the data sets given; without any, all that can be made again",
+    )
+    option("--older-than", type=_days, metavar="DAYS", help="with --clear: only what was not used for so long")
     option("--yes", action="store_true", help="do not ask before deleting")
     option = add("show", show, "+")
     option("--out", type=Path, metavar="FILE|DIR", help="where to; default: <NAME>.png in this folder")

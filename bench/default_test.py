@@ -16,6 +16,7 @@ domains of the usual five finds what is not there in up to a quarter of the case
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,12 +29,14 @@ from bench.stats import (
     MeanTest,
     cluster_means,
     mean_test,
+    mean_tests,
     t_p_values,
 )
 from bench.units import PairedUnits, trial_averages
 
+SEVERAL_DATASETS = " (over several data sets: new data sets)"
 ESTIMANDS = {
-    "new-domains": "the mean difference on new domains (over several data sets: new data sets) like these",
+    "new-domains": f"the mean difference on new domains{SEVERAL_DATASETS} like these",
     "these-benchmarks": "the mean difference of new trainings on exactly these domains, and no others",
 }
 TESTS = {
@@ -74,20 +77,23 @@ class PairedTest:
     reason: str
 
 
-def paired_test(paired: PairedUnits, estimand: str = "new-domains", alpha: float = 0.05) -> PairedTest:
+def paired_test(
+    paired: PairedUnits, estimand: str = "new-domains", alpha: float = 0.05, *, over_datasets: bool = False
+) -> PairedTest:
     """Test paired differences the default way.
 
     Args:
         paired: differences by unit and trial; not refused.
         estimand: one of `ESTIMANDS`.
         alpha: the interval covers 1 - alpha.
+        over_datasets: data sets are the units even where a single one is left; several always are.
 
     Raises:
         ValueError: there is no such estimand, or the pairing was refused.
     """
     if estimand not in ESTIMANDS or paired.refusal:
         raise ValueError(paired.refusal or f"there is no estimand {estimand!r}: {', '.join(ESTIMANDS)}")
-    values, unit, least = _values(paired, estimand)
+    values, unit, least = _values(paired, estimand, over_datasets)
     if len(values) == 0:
         means = cluster_means(paired.means, paired.datasets)
         reason = "the units have no trial seed in common"
@@ -95,6 +101,11 @@ def paired_test(paired: PairedUnits, estimand: str = "new-domains", alpha: float
     test = "t-trials" if unit == "trial" else choose_test(len(values))
     found = _sign_flip_test(values, alpha) if test == "sign-flip" else mean_test(values, alpha)
     reason = f"fewer than {least} {unit}s" if len(values) < least else "no spread: all differences are the same"
+    return _worded(found, estimand, test, unit, reason)
+
+
+def _worded(found: MeanTest, estimand: str, test: str, unit: str, reason: str) -> PairedTest:
+    """Say what was tested; where there is no p, why."""
     return PairedTest(
         estimand=estimand,
         test=None if found.p is None else test,
@@ -107,6 +118,24 @@ def paired_test(paired: PairedUnits, estimand: str = "new-domains", alpha: float
         smallest_p=found.smallest_p,
         reason=reason if found.p is None else "",
     )
+
+
+def trial_tests(differences: Sequence[NDArray[np.float64]], alpha: float = 0.05) -> list[PairedTest]:
+    """Test many single domains for "these-benchmarks" at once, as `paired_test` tests each.
+
+    Args:
+        differences: of each domain, shape (trials,).
+        alpha: the intervals cover 1 - alpha.
+    """
+    found: dict[int, PairedTest] = {}
+    by_number: dict[int, list[int]] = {}
+    for place, each in enumerate(differences):
+        by_number.setdefault(len(each), []).append(place)
+    for n, places in by_number.items():
+        for place, test in zip(places, mean_tests([differences[place] for place in places], alpha), strict=True):
+            reason = f"fewer than {MIN_TRIALS} trials" if n < MIN_TRIALS else "no spread: all differences are the same"
+            found[place] = _worded(test, "these-benchmarks", "t-trials", "trial", reason)
+    return [found[place] for place in range(len(differences))]
 
 
 def choose_test(n_units: int) -> str:
@@ -127,9 +156,9 @@ def default_p_values(cells: ArrayLike, datasets: tuple[str, ...]) -> NDArray[np.
     return sign_flip_p_values(means) if choose_test(means.shape[-1]) == "sign-flip" else t_p_values(means)
 
 
-def _values(paired: PairedUnits, estimand: str) -> tuple[NDArray[np.float64], str, int]:
+def _values(paired: PairedUnits, estimand: str, over_datasets: bool) -> tuple[NDArray[np.float64], str, int]:
     """Give the independent differences, what they are, and how few give no test."""
-    several = len(set(paired.datasets)) > 1
+    several = over_datasets or len(set(paired.datasets)) > 1
     if estimand == "these-benchmarks":
         return trial_averages(paired), "trial", MIN_TRIALS
     if several:

@@ -7,6 +7,7 @@ temporary folder beside its place and moved over; a marker says that it was, so 
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import shutil
 import stat
@@ -15,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -174,7 +176,7 @@ def unpack(path: Path, into: Path, progress: Progress) -> None:
             with tarfile.open(path) as tar:
                 _unpack_tar(tar, path, temporary, progress)
         _move_over(temporary, into)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
         raise DataMissing(f"{path} cannot be unpacked: {error}; make room, or delete it and fetch it again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -212,6 +214,8 @@ def _unpack_tar(tar: tarfile.TarFile, path: Path, into: Path, progress: Progress
         else:
             raise _unsafe(path, member.name, "is a link or a device")
         progress(f"unpacking {path.name}: {number:,} files")
+    while tar.fileobj is not None and tar.fileobj.read(BLOCK):  # to the end, where gzip has its checksum
+        pass
 
 
 def safe_place(path: Path, name: str, into: Path) -> Path:

@@ -52,7 +52,7 @@ class LinearHead:
         """Give W and b for `class_names`: trained rows by name, zero-shot rows for the others."""
         if class_names == self.class_names:
             return self.linear.weight, self.linear.bias
-        known = {name: row for row, name in enumerate(self.class_names)}
+        known = {name: row for row, name in reversed([*enumerate(self.class_names)])}  # of equal names the first
         trained = [(place, known[name]) for place, name in enumerate(class_names) if name in known]
         places, rows = [place for place, _ in trained], [row for _, row in trained]
         weight = self.text.backbone.scale * self.text.weights(class_names)

@@ -172,20 +172,25 @@ class Batches:
                 assert coming is not None
                 drawn = coming.result()
                 coming = pool.submit(self._draw_all, task, step + 1) if step + 1 < stop else None
-                made = self._place(drawn)
+                made = self._place(*drawn)
                 yield made[: len(task.train)], made[len(task.train) :]
 
-    def _draw_all(self, task: Task, step: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-        labelled = [self.draw(view, step) for view in task.train]
-        return labelled + [self.draw(view, step, labelled=False) for view in task.unlabeled]
+    def _draw_all(self, task: Task, step: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Give all images of a step, and labels and positions of each minibatch."""
+        drawn = [self.draw(view, step) for view in task.train]
+        drawn += [self.draw(view, step, labelled=False) for view in task.unlabeled]
+        images = torch.cat([images for images, _, _ in drawn])
+        if self.normalise.device.type == "cuda":
+            images = images.pin_memory()  # else the copy to the device waits
+        return images, [(labels, positions) for _, labels, positions in drawn]
 
-    def _place(self, drawn: list[tuple[Tensor, Tensor, Tensor]]) -> list[Minibatch]:
+    def _place(self, images: Tensor, drawn: list[tuple[Tensor, Tensor]]) -> list[Minibatch]:
         """Normalise all images at once on the device."""
-        images = self.normalise(torch.cat([images for images, _, _ in drawn])).split(self.batch_size)
+        parts = self.normalise(images).split(self.batch_size)
         device = self.normalise.device
         return [
-            Minibatch(image, labels.to(device), positions)
-            for image, (_, labels, positions) in zip(images, drawn, strict=True)
+            Minibatch(part, labels.to(device, non_blocking=True), positions)
+            for part, (labels, positions) in zip(parts, drawn, strict=True)
         ]
 
 
@@ -195,25 +200,31 @@ class Normalise:
     def __init__(self, image: ImageSpec, device: torch.device) -> None:
         """Fold the division by 255 into mean and deviation."""
         self.device = device
-        self._scale = (1 / (255 * torch.tensor(image.std))).view(1, 3, 1, 1).to(device)
-        self._shift = (-torch.tensor(image.mean) / torch.tensor(image.std)).view(1, 3, 1, 1).to(device)
+        self._scale = (1 / (255 * torch.tensor(image.std))).to(device)
+        self._shift = (-torch.tensor(image.mean) / torch.tensor(image.std)).to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise `images` (B, 3, S, S) uint8."""
-        moved = images.to(self.device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
-        return moved.mul_(self._scale).add_(self._shift)
+        moved = images.to(self.device, non_blocking=True).permute(0, 2, 3, 1).contiguous()
+        rows = moved.to(torch.float32).flatten(
+            2
+        )  # B S 3S: whole rows at once, a colour at a time is several times slower
+        width = images.shape[3]
+        rows.mul_(self._scale.repeat(width)).add_(self._shift.repeat(width))
+        normalised: Tensor = rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+        return normalised
 
 
 def _open_domain(dataset: Dataset, domain: Domain, image: ImageSpec, cache: Path, progress: Progress) -> DecodedDomain:
     folder = cache / "decoded" / f"{_plain(dataset.name)}-{_plain(domain.name)}-{image.size}-{_key(domain, image)}"
-    if not (folder / "meta.json").is_file():
+    if not _is_whole(folder, len(domain.files), image.size):
         _build(dataset, domain, image, folder, progress)
     meta = json.loads((folder / "meta.json").read_text())
     index = np.load(folder / "index.npy")
     empty = index[2].sum() == 0  # an empty file cannot be mapped
     return DecodedDomain(
-        centre=np.load(folder / "centre.npy", mmap_mode="r"),
-        whole=np.zeros(0, np.uint8) if empty else np.memmap(folder / "whole.bin", np.uint8, "r"),
+        centre=np.asarray(np.load(folder / "centre.npy", mmap_mode="r")),  # mapped still, but quick to slice
+        whole=np.zeros(0, np.uint8) if empty else np.asarray(np.memmap(folder / "whole.bin", np.uint8, "r")),
         offsets=index[0],
         heights=index[1],
         widths=index[2],
@@ -221,6 +232,17 @@ def _open_domain(dataset: Dataset, domain: Domain, image: ImageSpec, cache: Path
         bad_mask=index[1] == 0,
         digest=meta["digest"],
     )
+
+
+def _is_whole(folder: Path, n: int, size: int) -> bool:
+    """Say whether a folder holds all of `n` decoded images; a loss of power or a deletion may have left a part."""
+    try:
+        index, centre = np.load(folder / "index.npy"), np.load(folder / "centre.npy", mmap_mode="r")
+        bytes_of_whole = 3 * int((index[1] * index[2]).sum())
+        is_all = centre.shape == (n, size, size, 3) and (folder / "whole.bin").stat().st_size == bytes_of_whole
+        return is_all and (folder / "meta.json").stat().st_size > 0
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def _key(domain: Domain, image: ImageSpec) -> str:
@@ -245,16 +267,19 @@ def _build(dataset: Dataset, domain: Domain, image: ImageSpec, folder: Path, pro
     _check_room(dataset, domain, image, folder.parent)
     files.remove_leftovers(folder.parent)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    stale = temporary.with_name(f"{temporary.name}.old.tmp")
     try:
         _decode_all(dataset, domain, image, temporary, progress)
         files.share(temporary)
         try:
             os.rename(temporary, folder)
         except OSError:
-            if not (folder / "meta.json").is_file():
-                raise
+            if not _is_whole(folder, len(domain.files), image.size):
+                os.rename(folder, stale)
+                os.rename(temporary, folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for each in (temporary, stale):
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def _check_room(dataset: Dataset, domain: Domain, image: ImageSpec, folder: Path) -> None:
@@ -313,6 +338,11 @@ def read_picture(path: Path) -> tuple[bytes, Any]:
         raise DataMissing(f"{path} cannot be read: {reason}; try again, or fetch the data anew") from error
     try:
         with Image.open(io.BytesIO(data)) as opened:
+            if opened.mode in ("I", "F") or opened.mode.startswith("I;16"):
+                return (
+                    data,
+                    f"pixels of more than 8 bits ({opened.mode}) would be clipped to white: convert it to 8 bits",
+                )
             return data, opened.convert("RGB")
     except MemoryError:
         raise
@@ -354,5 +384,6 @@ def _resampling(interpolation: str) -> Any:
 
 
 def _plain(name: str) -> str:
-    """Make a folder's name of a data set's or domain's."""
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+    """Make a folder's name of a data set's or domain's, of no more bytes than file systems take."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+    return plain.encode()[:60].decode(errors="ignore")

@@ -7,6 +7,7 @@ it is of. Paths start with the domain's short name, so they do not depend on how
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def read(path: Path) -> Manifest:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
     except FileNotFoundError:
         raise DataMissing(f"there is no manifest {path}; write one with --write-manifest") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read as a manifest: {error}") from None
     about = []
     digests = {}

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,5 +153,5 @@ def _read(path: Path) -> bytes:
         raise DataMissing(
             f"MNIST's file {path} (or {packed.name}) is missing; `python -m bench.data download`"
         ) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataMissing(f"MNIST's file {packed} cannot be read ({error}); fetch it again") from error

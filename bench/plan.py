@@ -6,19 +6,20 @@ data sets that are rendered (`Icons`) are rendered here at their first use.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.dataset import Dataset, DatasetInfo, find_dataset
-from bench.errors import BenchError, Conflict, DataMissing, SpecError, UnknownName
+from bench.domainbed import checkout
+from bench.errors import Conflict, DataMissing, Problems, SpecError, UnknownName
 from bench.feasibility import Outline, check_method, outline
 from bench.files import content_tag
 from bench.hparams import resolve
+from bench.measures import scheme
 from bench.metrics import DETECTION, METRICS
 from bench.models import check_backbone
 from bench.registry import algorithms, protocols, unknown_name
@@ -79,37 +80,6 @@ def plan(
     return list(found.values())
 
 
-class Problems:
-    """Collects what is wrong, so that one message can say it all."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self._found: dict[str, BenchError] = {}
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def add(self, error: BenchError) -> None:
-        """Keep `error`, once."""
-        self._found.setdefault(str(error), error)
-
-    @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
-        """Keep a BenchError of the block and go on after it."""
-        try:
-            yield
-        except BenchError as error:
-            self.add(error)
-
-    def raise_if_any(self) -> None:
-        """Raise the one error as it is, or all in one message."""
-        if len(self._found) == 1:
-            raise next(iter(self._found.values()))
-        if self._found:
-            lines = "".join(f"\n  - {text}" for text in self._found)
-            raise SpecError(f"{len(self._found)} things are wrong:{lines}")
-
-
 @dataclass(frozen=True)
 class _Shelved:
     """A data set as the plan needs it; `loaded` is None where it was not looked into."""
@@ -118,6 +88,14 @@ class _Shelved:
     places: Places
     domains: tuple[str, ...]
     loaded: Dataset | None
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """The data sets of a trial as one, and digests of its domains' file lists; nothing where one was not looked into."""
+
+    dataset: Dataset | None
+    file_lists: tuple[str, ...]
 
 
 class _Shelf:
@@ -129,6 +107,7 @@ class _Shelf:
         self._say = say
         self._render = render
         self._known: dict[str, _Shelved | None] = {}
+        self._joined: dict[tuple[str, ...], _Joined] = {}
 
     def find(self, asked: str) -> _Shelved | None:
         """Give the data set that the user calls `asked`; None, with the problem noted, where it is not to be had."""
@@ -142,16 +121,16 @@ class _Shelf:
         """Give the data set that specs call `name`."""
         return next((each for each in self._known.values() if each is not None and each.name == name), None)
 
-    def joined(self, spec: TrialSpec) -> Dataset | None:
-        """Give the data set of a trial with those it is further tested on; None where one was not looked into."""
-        parts = []
-        for name in (spec.dataset, *spec.transfer_to):
-            shelved = self.of_spec(name)
-            if shelved is None or shelved.loaded is None:
-                return None
-            parts.append(shelved.loaded)
-        made: Dataset = protocols[spec.protocol].join(parts)
-        return made
+    def joined(self, spec: TrialSpec) -> _Joined:
+        """Give the data set of a trial with those it is further tested on; the same for all trials of the same ones."""
+        key = (spec.protocol, spec.dataset, *spec.transfer_to)
+        if key not in self._joined:
+            shelved = [self.of_spec(name) for name in (spec.dataset, *spec.transfer_to)]
+            parts = [each.loaded for each in shelved if each is not None and each.loaded is not None]
+            dataset: Dataset | None = protocols[spec.protocol].join(parts) if len(parts) == len(shelved) else None
+            lists = tuple(domain.digest for domain in dataset.domains) if dataset else ()
+            self._joined[key] = _Joined(dataset, lists)
+        return self._joined[key]
 
     def _look(self, asked: str) -> _Shelved:
         name, places = _locate(asked, self.places)
@@ -161,19 +140,21 @@ class _Shelf:
                 f"two folders are called {name!r}: {known.places.folder} and {places.folder}; rename one of them"
             )
         info = find_dataset(name)
-        if info.embedded and not self._render:
-            return _Shelved(name, places, info.domain_names(places), None)
         loaded = self._load(info, places)
+        if loaded is None:
+            self._say(f"note: {info.name} is not drawn yet; what needs its images is checked when it is")
+            return _Shelved(name, places, info.domain_names(places), None)
         return _Shelved(name, places, tuple(domain.name for domain in loaded.domains), loaded)
 
-    def _load(self, info: DatasetInfo, places: Places) -> Dataset:
+    def _load(self, info: DatasetInfo, places: Places) -> Dataset | None:
+        """List a data set's files; None where it would have to be drawn for that, and may not be."""
         self._say(f"reading {info.name}" + (" (drawn at its first use, which takes a minute)" if info.embedded else ""))
         try:
-            loaded = info.load(places)
+            loaded = info.load(places) if self._render else info.look(places)
         except OSError as error:
             reason = f"{type(error).__name__}: {error}"
             raise DataMissing(f"the files of {info.name} could not be read or written ({reason})") from error
-        for note in loaded.notes:
+        for note in loaded.notes if loaded else ():
             self._say(f"note: {note}")
         return loaded
 
@@ -216,7 +197,7 @@ def _trials_of(sweep: Sweep, shelf: _Shelf, problems: Problems) -> list[Planned]
     before = len(problems)
     for name in dict.fromkeys(sweep.algorithms):
         with problems.noted():
-            methods[name] = algorithms[name]
+            methods[name] = checkout.find_method(name, shelf.places.domainbed)
     if len(methods) == len(set(sweep.algorithms)):
         _check_given(sweep.hparams, methods, problems)
     protocol = None
@@ -224,6 +205,12 @@ def _trials_of(sweep: Sweep, shelf: _Shelf, problems: Problems) -> list[Planned]
     with problems.noted():
         protocol = protocols[sweep.protocol]
         options = protocol.settle(sweep.options)
+        n_seeds = sweep.n_hparams - sweep.n_hparams_from
+        if scheme(sweep.protocol).validation is None and n_seeds > 1:
+            raise SpecError(
+                f"{sweep.protocol} has no labelled images to choose among {n_seeds} hparams seeds by; give one "
+                "(--n-hparams 1), or name the values with --hparams, one launch each"
+            )
     _check_metrics(sweep.metrics, problems)
     for asked in sweep.transfer_to:
         shelf.find(asked)
@@ -239,51 +226,68 @@ def _trials_of(sweep: Sweep, shelf: _Shelf, problems: Problems) -> list[Planned]
     if protocol is None or len(problems) > before:
         return []
     planned: list[Planned] = []
+    alike: dict[tuple[str, str], _Alike] = {}
     seeds = range(sweep.n_hparams_from, sweep.n_hparams)
     for trial_seed, (asked, sets), name in itertools.product(range(sweep.n_trials), held_out.items(), methods):
         shelved = shelf.find(asked)
         assert shelved is not None
-        places = dataclasses.replace(shelved.places, weights=weights.weights)
+        if (asked, name) not in alike:
+            with problems.noted():
+                alike[asked, name] = _Alike(sweep, name, methods[name], shelved, weights.weights)
+        if (asked, name) not in alike:
+            continue
         for domains, hparams_seed in itertools.product(sets, seeds):
             with problems.noted():
                 identity = {"test_domains": domains, "trial_seed": trial_seed, "hparams_seed": hparams_seed}
                 identity["options"] = options
-                spec = _spec(sweep, name, methods[name], protocol, shelved, backbone, identity)
-                planned.append(Planned(spec, places, _file_lists(shelf.joined(spec))))
+                spec = _spec(sweep, alike[asked, name], protocol, backbone, identity)
+                planned.append(Planned(spec, alike[asked, name].places, shelf.joined(spec).file_lists))
     return planned
 
 
-def _spec(
-    sweep: Sweep,
-    name: str,
-    method: Any,
-    protocol: Any,
-    shelved: _Shelved,
-    backbone: tuple[str, str],
-    identity: dict[str, Any],
-) -> TrialSpec:
-    dataset = shelved.name
-    steps = _steps(sweep.steps, name, method, dataset, sweep.backbone)
-    resources, implied = _resources(method, shelved.places)
+class _Alike:
+    """What all trials of a method on a data set have in common, worked out once: files may have to be read for it."""
+
+    def __init__(self, sweep: Sweep, name: str, method: Any, shelved: _Shelved, weights: str | None) -> None:
+        self.name = name
+        self.dataset = shelved.name
+        self.places = dataclasses.replace(shelved.places, weights=weights)
+        self.steps = _steps(sweep.steps, name, method, self.dataset, sweep.backbone)
+        self.tags, implied = _resources(method, shelved.places)
+        self._given = {**implied, **{key: value for key, value in sweep.hparams.items() if key in method.hparams}}
+        self._method = method
+        self._backbone = sweep.backbone
+        self._defaults: dict[str, Any] | None = None
+
+    def hparams(self, hparams_seed: int, trial_seed: int) -> dict[str, Any]:
+        """Resolve the hparams; the defaults (seed 0) are the same for all trial seeds."""
+        if hparams_seed == 0 and self._defaults is not None:
+            return self._defaults
+        found = resolve(
+            checkout.declared_hparams(self._method, self.dataset, hparams_seed, trial_seed),
+            dataset=self.dataset,
+            backbone=self._backbone,
+            hparams_seed=hparams_seed,
+            trial_seed=trial_seed,
+            given=self._given,
+        )
+        if hparams_seed == 0:
+            self._defaults = found
+        return found
+
+
+def _spec(sweep: Sweep, alike: _Alike, protocol: Any, backbone: tuple[str, str], identity: dict[str, Any]) -> TrialSpec:
     every = sweep.evaluate_every
-    hparams = resolve(
-        method.hparams,
-        dataset=dataset,
-        backbone=sweep.backbone,
-        hparams_seed=identity["hparams_seed"],
-        trial_seed=identity["trial_seed"],
-        given={**implied, **{key: value for key, value in sweep.hparams.items() if key in method.hparams}},
-    )
     return TrialSpec(
         protocol=sweep.protocol,
         protocol_version=protocol.version,
-        dataset=dataset,
-        algorithm=name,
+        dataset=alike.dataset,
+        algorithm=alike.name,
         backbone=backbone[0],
         pretrained=backbone[1],
-        hparams=hparams,
-        steps=steps,
-        evaluate_every=min(EVALUATE_AT_MOST_EVERY, max(1, steps // 2)) if every is None else every,
+        hparams=alike.hparams(identity["hparams_seed"], identity["trial_seed"]),
+        steps=alike.steps,
+        evaluate_every=min(EVALUATE_AT_MOST_EVERY, max(1, alike.steps // 2)) if every is None else every,
         holdout_fraction=sweep.holdout_fraction,
         unlabeled=sweep.unlabeled,
         uda_holdout_fraction=sweep.uda_holdout_fraction,
@@ -291,14 +295,14 @@ def _spec(
         skip_bad_images=sweep.skip_bad_images,
         metrics=tuple(dict.fromkeys(sweep.metrics)),
         transfer_to=sweep.transfer_to,
-        **resources,
+        **alike.tags,
         **identity,
     )
 
 
 def _resources(method: Any, places: Places) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give the spec's names of the captions and the pool that were given, and the hparams that they imply."""
-    tags: dict[str, Any] = {}
+    """Give the spec's names of the captions, the pool and the code that were given, and the hparams that they imply."""
+    tags: dict[str, Any] = checkout.tag(method)
     implied: dict[str, Any] = {}
     if places.captions and Path(places.captions).is_file() and "captions" in method.needs:
         tags["captions"] = content_tag(Path(places.captions))
@@ -366,14 +370,14 @@ def _given_trial(spec: TrialSpec, shelf: _Shelf, problems: Problems) -> list[Pla
     places = shelf.places
     shelved = shelf.find(spec.dataset)
     with problems.noted():
-        method = algorithms[spec.algorithm]
+        method = checkout.find_method(spec.algorithm, places.domainbed)
         resources, implied = _resources(method, places)
         spec = dataclasses.replace(
             spec,
             **resources,
             dataset=shelved.name if shelved else spec.dataset,
             hparams=resolve(
-                method.hparams,
+                checkout.declared_hparams(method, spec.dataset, spec.hparams_seed, spec.trial_seed),
                 dataset=spec.dataset,
                 backbone=spec.backbone,
                 hparams_seed=0,
@@ -393,11 +397,7 @@ def _given_trial(spec: TrialSpec, shelf: _Shelf, problems: Problems) -> list[Pla
         name, pretrained = check_backbone(spec.backbone, tag, weights)
         spec = dataclasses.replace(spec, backbone=name, pretrained=pretrained)
         places = dataclasses.replace(shelved.places if shelved else places, weights=weights.weights)
-    return [Planned(spec, places, _file_lists(shelf.joined(spec)))] if len(problems) == before else []
-
-
-def _file_lists(dataset: Dataset | None) -> tuple[str, ...]:
-    return tuple(domain.digest for domain in dataset.domains) if dataset else ()
+    return [Planned(spec, places, shelf.joined(spec).file_lists)] if len(problems) == before else []
 
 
 def _check_metrics(names: Iterable[str], problems: Problems) -> None:
@@ -416,7 +416,7 @@ def _check_tasks(planned: Iterable[Planned], shelf: _Shelf, problems: Problems) 
     faulty: set[tuple[Any, ...]] = set()
     for trial in planned:
         spec = trial.spec
-        dataset = shelf.joined(spec)
+        dataset = shelf.joined(spec).dataset
         unlabeled = "unlabeled" in algorithms[spec.algorithm].needs
         batch = spec.hparams.get("batch_size", 1) if spec.steps else 0
         options = tuple(sorted(spec.options.items()))

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import console
 from bench.machine import cpu_jobs
 from bench.plan import Planned
+from bench.sharing import groups, paths_of
 from bench.spec import TrialSpec
 from bench.status import TrialStatus, work_left
 from bench.store import Run, State
@@ -26,14 +27,24 @@ def preview(folder: Path, planned: Sequence[Planned], options: argparse.Namespac
         todo = [(each.spec, each.places) for each, trial in zip(planned, trials) if trial.state is not State.DONE]
         console.say("\n" + slurm_sweep.describe(slurm_sweep.plan(todo, folder, options), folder))
     else:
-        console.say(_time_here(trials, options.jobs or cpu_jobs()))
+        left = [(each.spec, trial) for each, trial in zip(planned, trials) if trial.state is not State.DONE]
+        console.say("\n" + _time_here(left, options.jobs or cpu_jobs(), trials, share=options.share))
     console.say("dry run: nothing was written")
 
 
-def _time_here(trials: Sequence[TrialStatus], jobs: int) -> str:
-    left = work_left(trials, [state for state in State if state is not State.DONE])
+def _time_here(
+    todo: Sequence[tuple[TrialSpec, TrialStatus]], jobs: int, trials: Sequence[TrialStatus], *, share: bool
+) -> str:
+    """Word how long what is not done takes here; of trials that are trained as one the first stands for all."""
+    paths = paths_of(spec for spec, _ in todo) if share else {}
+    trainings = groups(todo, lambda each: paths.get(each[0].trial_id))
+    done = [trial for trial in trials if trial.state is State.DONE]
+    left = work_left(
+        [*done, *(training[0][1] for training in trainings)], [state for state in State if state is not State.DONE]
+    )
+    shared = f"{len(todo)} trials to run in {len(trainings)} trainings\n" if len(trainings) < len(todo) else ""
     estimate = f"about {console.duration(left / jobs)} with {jobs} at a time" if left is not None else "not known yet"
-    return f"\ntime to run what is not done: {estimate}"
+    return f"{shared}time to run what is not done: {estimate}"
 
 
 def _hparams_table(specs: Sequence[TrialSpec]) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from bench.errors import SpecError
 from bench.models import Backbone, TextHead
+from bench.packed_text import PackedPrompts, can_pack
 from bench.text_tower import TextTower
 
 POSITIONS = ("end", "middle", "front")
@@ -27,9 +28,6 @@ POSITIONS = ("end", "middle", "front")
 
 FALLBACK_PHRASE = "a photo of a"
 """The words before the class name in CLIP's prompt, with which CoOp and UEO initialise."""
-
-BATCH = 256
-"""Prompts a forward pass in evaluation, as in `Backbone.encode_text`: so equal prompts give equal bits."""
 
 
 class ClassTokens(NamedTuple):
@@ -52,10 +50,10 @@ class ClassTokens(NamedTuple):
         order = None if self.order is None else self.order[:, :length]
         return ClassTokens(self.embeddings[:, : length - n_ctx].contiguous(), self.ends, order)
 
-    def rows(self, chosen: slice) -> ClassTokens:
-        """Give some of the classes."""
-        order = None if self.order is None else self.order[chosen]
-        return ClassTokens(self.embeddings[chosen], self.ends[chosen], order)
+    @property
+    def first(self) -> ClassTokens:
+        """Give the first class alone."""
+        return ClassTokens(self.embeddings[:1], self.ends[:1], None if self.order is None else self.order[:1])
 
 
 def random_context(backbone: Backbone, n_ctx: int, n_classes: int | None = None) -> Tensor:
@@ -132,7 +130,7 @@ def _order(length: int, n_ctx: int, n_name: int, before: int) -> list[int]:
 
 def _check_tower(backbone: Backbone) -> None:
     text: TextTower = backbone.text
-    if text.pool == "last" or text.attn_mask is None:
+    if text.pool == "last" or not text.is_causal:
         raise SpecError(
             f"the text tower of {backbone.name} cannot learn prompts: CoOp's layout needs causal attention and a "
             "read-out at the end-of-text token (as CLIP's); choose another backbone or method"
@@ -146,10 +144,16 @@ class PromptLearner(nn.Module):
         context: (M, w) shared by all classes, or (K, M, w) one for each class.
         class_names: the K training classes.
         position: where the class name stands, one of `POSITIONS`.
+        phrase: the words that the context began as; "" where it began at random.
     """
 
     def __init__(
-        self, backbone: Backbone, class_names: tuple[str, ...], context: Tensor, position: str = "end"
+        self,
+        backbone: Backbone,
+        class_names: tuple[str, ...],
+        context: Tensor,
+        position: str = "end",
+        phrase: str = "",
     ) -> None:
         """Begin at `context`.
 
@@ -160,8 +164,9 @@ class PromptLearner(nn.Module):
         self.context = nn.Parameter(context)
         self.class_names = class_names
         self.position = position
+        self.phrase = phrase
         self._backbone = backbone
-        self._training_tokens = class_tokens(backbone, class_names, self.n_ctx, position).cut(self.n_ctx)
+        self._training = _Prompts(backbone, class_names, self.n_ctx, position, is_generic=context.dim() == 2)
 
     @property
     def n_ctx(self) -> int:
@@ -170,22 +175,24 @@ class PromptLearner(nn.Module):
 
     def forward(self) -> Tensor:
         """Give the text features (K, d) of the training classes, not normalised, with gradient to the context."""
-        return self._features(self.contexts(self.class_names), self._training_tokens)
+        return self._training.features(self.contexts(self.class_names))
 
     def encode(self, class_names: Sequence[str]) -> Tensor:
         """Give the text features (K, d) of any classes, not normalised, without gradient.
 
-        Runs the full context length: where the context is a phrase untrained, the bits are `Backbone.encode_text`'s.
+        Where the prompts still are words, the features are those of `Backbone.encode_text`, to the bit.
 
         Raises:
             SpecError: the context is class-specific and a class was not trained on.
         """
-        with torch.no_grad():
-            tokens = class_tokens(self._backbone, class_names, self.n_ctx, self.position)
+        with torch.no_grad(), torch.autocast(self._backbone.device.type, enabled=False):
             contexts = self.contexts(class_names)
-            starts = range(0, len(class_names), BATCH)
-            parts = [self._features(contexts[i : i + BATCH], tokens.rows(slice(i, i + BATCH))) for i in starts]
-        return torch.cat(parts).float()
+            if texts := self._as_texts(contexts, class_names):
+                return self._backbone.encode_text(texts)
+            prompts = _Prompts(
+                self._backbone, class_names, self.n_ctx, self.position, is_generic=self.context.dim() == 2
+            )
+            return prompts.features(contexts).float()
 
     def head(self) -> TextHead:
         """Give the classifier with the context as it is now; its rows are computed once for each set of class names."""
@@ -199,16 +206,49 @@ class PromptLearner(nn.Module):
         """
         if self.context.dim() == 2:
             return self.context.expand(len(class_names), -1, -1)
-        new = [name for name in class_names if name not in self.class_names]
+        if tuple(class_names) == tuple(self.class_names):
+            return self.context
+        rows = {name: row for row, name in reversed([*enumerate(self.class_names)])}  # of equal names the first
+        new = [name for name in class_names if name not in rows]
         if new:
             raise SpecError(
                 f"class-specific context has nothing for classes it was not trained on ({', '.join(map(repr, new))}); "
                 "set the hparam csc to false to predict new classes"
             )
-        return self.context[[self.class_names.index(name) for name in class_names]]
+        return self.context[[rows[name] for name in class_names]]
 
-    def _features(self, contexts: Tensor, tokens: ClassTokens) -> Tensor:
-        return self._backbone.text.from_embeddings(prompt_embeddings(contexts, tokens), tokens.ends)
+    def _as_texts(self, contexts: Tensor, class_names: Sequence[str]) -> list[str]:
+        """Give the prompts as words where they are nothing but those of `phrase` and class name; else nothing."""
+        if not self.phrase:
+            return []
+        texts = [f"{self.phrase} {name}." for name in class_names]
+        words = self._backbone.text.embed(self._backbone.tokenize(texts))
+        tokens = class_tokens(self._backbone, class_names, self.n_ctx, self.position)
+        return texts if torch.equal(prompt_embeddings(contexts, tokens), words) else []
+
+
+class _Prompts:
+    """The prompts of K classes, laid out once: what of them is fixed, and how they are run."""
+
+    def __init__(
+        self, backbone: Backbone, class_names: Sequence[str], n_ctx: int, position: str, *, is_generic: bool
+    ) -> None:
+        self._tower: TextTower = backbone.text
+        self._tokens = class_tokens(backbone, class_names, n_ctx, position).cut(n_ctx)
+        before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
+        n_shared = 1 + before if is_generic else 1
+        self._packed = PackedPrompts(self._tower, self._tokens.ends, n_shared) if can_pack(self._tower) else None
+        # Behind a context that all classes share there is nothing that learns.
+        self._fixed = self._tokens.embeddings[:, 1:].contiguous() if n_shared == 1 + n_ctx else None
+
+    def features(self, contexts: Tensor) -> Tensor:
+        """Give the features (K, d) of the prompts with `contexts` (K, M, w), not normalised."""
+        if self._packed is None:
+            return self._tower.from_embeddings(prompt_embeddings(contexts, self._tokens), self._tokens.ends)
+        p = self._packed.n_shared
+        shared = prompt_embeddings(contexts[:1], self._tokens.first)[0, :p]
+        own = prompt_embeddings(contexts, self._tokens)[:, p:] if self._fixed is None else self._fixed
+        return self._packed(shared, own)
 
 
 def prompt_embeddings(contexts: Tensor, tokens: ClassTokens) -> Tensor:

@@ -39,6 +39,7 @@ class Registry(Generic[T]):
         self._group = group
         self._entries: dict[str, T] = {}
         self._origins: dict[str, str] = {}
+        self._families: dict[str, str] = {}
         self._loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -50,17 +51,21 @@ class Registry(Generic[T]):
         called_at = _caller()
 
         def decorate(entry: T) -> T:
-            self._add(name, entry, _origin(entry, called_at))
+            self._add(name, entry, called_at)
             return entry
 
         return decorate
 
     def add(self, name: str, entry: T) -> None:
         """Register `entry` under `name`; the plain-call form of `register`."""
-        self._add(name, entry, _origin(entry, _caller()))
+        self._add(name, entry, _caller())
+
+    def add_family(self, name: str, module: str) -> None:
+        """Let the names "NAME:ARGUMENT" be what `find(ARGUMENT)` of `module` gives; it is imported when one is asked for."""
+        self._families[name] = module
 
     def _add(self, name: str, entry: T, origin: str) -> None:
-        if name in self._entries and self._origins[name] != origin:
+        if name in self._entries and self._entries[name] is not entry and self._origins[name] != origin:
             raise Conflict(
                 f"two things are registered as the {self.kind} {name!r}: {self._origins[name]} and {origin}; "
                 "rename one of them"
@@ -74,6 +79,10 @@ class Registry(Generic[T]):
         Raises:
             UnknownName: nothing has that name; the message suggests near ones and lists plug-ins that are broken.
         """
+        family, colon, argument = name.partition(":")
+        if colon and family in self._families:
+            found: T = importlib.import_module(self._families[family]).find(argument)
+            return found
         self._load()
         try:
             return self._entries[name]
@@ -95,8 +104,8 @@ class Registry(Generic[T]):
 
     def origin(self, name: str) -> str:
         """Say where `name` was registered, as file:line."""
-        self[name]
-        return self._origins[name]
+        entry = self[name]
+        return self._origins.get(name) or _written_in(entry, name)
 
     def unknown(self, name: str, further: tuple[str, ...] = ()) -> str:
         """Word the message for the unknown `name`; `further` names are valid though not registered."""
@@ -116,7 +125,7 @@ class Registry(Generic[T]):
         entry = point.load()
         if isinstance(entry, ModuleType) or entry is self._entries.get(point.name):
             return  # importing it was enough: it registers what it has by itself
-        self._add(point.name, entry, _origin(entry, f"entry point {point.value}"))
+        self._add(point.name, entry, _written_in(entry, f"entry point {point.value}"))
 
     def _try(self, name: str, load: Callable[[], object]) -> None:
         try:
@@ -139,14 +148,14 @@ def unknown_name(kind: str, name: str, known: tuple[str, ...], broken: dict[str,
     return message
 
 
-def _origin(entry: object, called_at: str) -> str:
-    """Say where `entry` was written: a class or function in its own file, anything else where it was registered."""
+def _written_in(entry: object, otherwise: str) -> str:
+    """Say where a class or function that did not register itself was written; it takes parsing its file."""
     if not (inspect.isclass(entry) or inspect.isfunction(entry)):
-        return called_at
+        return otherwise
     try:
         return f"{inspect.getsourcefile(entry)}:{inspect.getsourcelines(entry)[1]}"
     except (OSError, TypeError):
-        return called_at
+        return otherwise
 
 
 def _caller() -> str:
@@ -159,3 +168,5 @@ algorithms: Registry[Any] = Registry("algorithm", "bench.algorithms", "clipbed.a
 datasets: Registry[Any] = Registry("data set", "bench.datasets", "clipbed.datasets")
 protocols: Registry[Any] = Registry("protocol", "bench.protocols", "clipbed.protocols")
 backbones: Registry[Any] = Registry("backbone", "bench.models", "clipbed.backbones")
+
+algorithms.add_family("domainbed", "bench.domainbed.foreign")

@@ -51,6 +51,7 @@ class TrialSpec:
             `sweep list protocols NAME`.
         metrics: further metrics of every evaluated view, names of `bench.metrics.METRICS`.
         transfer_to: data sets to test on beside the one that is trained on, for protocols that transfer.
+        domainbed: digest of DomainBed's code, for an algorithm "domainbed:NAME".
     """
 
     protocol: str
@@ -75,6 +76,7 @@ class TrialSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     transfer_to: tuple[str, ...] = ()
+    domainbed: str = ""
 
     def __post_init__(self) -> None:
         """Check all fields at once.
@@ -115,8 +117,7 @@ class TrialSpec:
         Optional fields at their defaults are left out of it, so that a field added later renames no old trial.
         """
         told = {name: value for name, value in self.to_json().items() if value != _DEFAULTS[name]}
-        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return hashlib.sha256(_CANONICAL.encode(told).encode()).hexdigest()[:16]
 
     @property
     def run_seed(self) -> int:
@@ -124,9 +125,14 @@ class TrialSpec:
         return seed_hash(self.dataset, self.algorithm, list(self.test_domains), self.hparams_seed, self.trial_seed)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the spec as plain JSON values."""
-        listed = {name: list(getattr(self, name)) for name in ("test_domains", "metrics", "transfer_to")}
-        return {**dataclasses.asdict(self), **listed}
+        """Give the spec as plain JSON values; the dictionaries and lists in it are its own, to be left as they are."""
+        # Not asdict, which copies deeply: plans have thousands of specs.
+        value = {name: getattr(self, name) for name in _DEFAULTS}
+        return {**value, **{name: list(value[name]) for name in ("test_domains", "metrics", "transfer_to")}}
+
+    def to_text(self) -> str:
+        """Give the spec as one line of JSON."""
+        return _ONE_LINE.encode(self.to_json())
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrialSpec:
@@ -146,6 +152,10 @@ class TrialSpec:
             raise SpecError(f"this is no trial of this version: {error}") from None
 
 
+# Made once: plans encode thousands of specs.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_ONE_LINE = json.JSONEncoder(sort_keys=True)
+
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(TrialSpec)} | {
     "options": {},
     "metrics": [],
@@ -164,6 +174,7 @@ class Places:
         weights: file of pre-trained weights.
         captions: captions file that overrides the one beside the data set.
         pool: folder or TSV of image-text pairs for anchor retrieval.
+        domainbed: checkout of DomainBed, for its algorithms.
         cache: folder of rendered, decoded and computed things; None = the user's cache folder.
     """
 
@@ -172,6 +183,7 @@ class Places:
     weights: str | None = None
     captions: str | None = None
     pool: str | None = None
+    domainbed: str | None = None
     cache: str | None = None
 
     def cache_folder(self) -> Path:

@@ -18,6 +18,14 @@ from bench.errors import BenchError, SpecError, UnknownName
 from bench.registry import unknown_name
 from bench.spec import TrialSpec
 
+_TYPES: dict[str, tuple[tuple[type, ...], tuple[str, ...]]] = {
+    "a whole number": ((int,), ("n_trials", "n_hparams", "n_hparams_from")),
+    "a whole number, or None": ((int, type(None)), ("steps", "evaluate_every")),
+    "a number": ((int, float), ("holdout_fraction", "uda_holdout_fraction")),
+    "True or False": ((bool,), ("pairs", "skip_bad_images")),
+    "a text": ((str,), ("backbone", "protocol", "unlabeled", "evaluate")),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
@@ -75,6 +83,14 @@ class Sweep:
         for name in ("algorithms", "datasets", "test_domains", "metrics", "transfer_to"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(map(str, value)))
+        wrong = [
+            f"{name}={getattr(self, name)!r} (allowed: {allowed})"
+            for allowed, (types, names) in _TYPES.items()
+            for name in names
+            if type(getattr(self, name)) not in types
+        ]
+        if wrong:
+            raise SpecError("this sweep is not valid: " + "; ".join(wrong))
         checks = {
             "algorithms": (bool(self.algorithms), "at least one method, see `sweep list algorithms`"),
             "datasets": (bool(self.datasets), "at least one data set, see `sweep list datasets`"),
@@ -125,6 +141,7 @@ def load_sweep(name: str) -> tuple[str, list[Sweep | TrialSpec]]:
     try:
         module_spec.loader.exec_module(module)
         given = module.trials()
+        wanted = [given] if isinstance(given, Sweep | TrialSpec) else list(given)
     except BenchError as error:
         raise type(error)(f"{path}: {error}") from error
     except Exception as error:
@@ -133,7 +150,9 @@ def load_sweep(name: str) -> tuple[str, list[Sweep | TrialSpec]]:
             f"the sweep file {path} cannot be used ({reason}); it needs a function trials() that returns a Sweep or a "
             "list of Sweeps or TrialSpecs, see `sweep list sweeps`"
         ) from error
-    return path.stem, [given] if isinstance(given, (Sweep, TrialSpec)) else list(given)
+    if others := [each for each in wanted if not isinstance(each, Sweep | TrialSpec)]:
+        raise SpecError(f"{path}: trials() returned {others[0]!r}, which is neither a Sweep nor a TrialSpec")
+    return path.stem, wanted
 
 
 def sweep_file(name: str) -> Path:

@@ -6,9 +6,9 @@ Cost:    252 trials (3 seeds, 14 held-out domains, 6 methods). 210 are trained, 
          other 42 are zero-shot. GPU hours are not known here: after `launch --first 60` has finished, which has every
          method on PACS and OfficeHome, `launch --dry-run` estimates what is left of these from what they took.
 Numbers: reported in the literature for ViT-B/16, PACS / OfficeHome / DomainNet: zero-shot 96.2 / 82.0 / 57.5,
-         ERM 96.1 / 83.3 / 59.9, CoOp 96.2 / 83.9 / 59.8, CLIPood 97.3 / 87.0 / 63.5 (Shu et al., ICML 2023). WiSE-FT and
-         UEO have none on these splits. The published codes differ from DomainBed's protocol in their splits and in
-         the colours' normalisation, so expect differences.
+         ERM 96.1 / 83.3 / 59.9 (DISAM's runs), CoOp 96.2 / 83.9 / 59.8, CLIPood 97.3 / 87.0 / 63.5 (as quoted there).
+         WiSE-FT and UEO have none on these splits. The published codes differ from DomainBed's protocol in their splits,
+         so expect differences.
 """
 
 from bench.sweepfile import Sweep

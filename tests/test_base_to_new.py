@@ -183,3 +183,10 @@ def test_one_trial_holds_nothing_out() -> None:
     assert protocols["base_to_new"].held_out(4) == [()]
     with pytest.raises(SpecError, match="no pairs"):
         protocols["base_to_new"].held_out(4, pairs=True)
+
+
+def test_shots_are_written_one_way() -> None:
+    settle = protocols["base_to_new"].settle
+    assert settle({"shots": "04"}) == settle({"shots": 4}) == {"shots": "4"} and settle({"shots": "016"}) == {}
+    with pytest.raises(SpecError, match="shots='abc' must be a whole number"):
+        settle({"shots": "abc"})

@@ -236,7 +236,7 @@ def test_own_data_are_verified_too(data: Path, run: Run) -> None:
         (("verify", "Minni"), "Did you mean"),
         (("verify", "folder"), "needs an argument"),
         (("show", "PACS"), "PACS is not in"),
-        (("cache",), "needs data sets, or --clear"),
+        (("cache", "--older-than", "3"), "--older-than says what to --clear"),
     ],
 )
 def test_input_that_is_no_good_ends_with_2_and_one_message(

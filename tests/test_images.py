@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from bench.dataset import Dataset, read_domain
 from bench.errors import BadImage, SpecError
-from bench.images import Batches, ImageStore
+from bench.images import Batches, ImageStore, read_picture
 from bench.models import ImageSpec
 from bench.protocols import Task, View
 
@@ -53,6 +54,43 @@ def test_store_decodes_once(small_dataset: Dataset, tmp_path: Path) -> None:
     assert not told
     assert first.digest == second.digest
     assert not [path for path in (tmp_path / "decoded").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("missing", ["index.npy", "centre.npy", "whole.bin", "meta.json"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_an_interruption_left_of_decoded_images_is_made_anew(
+    small_dataset: Dataset, tmp_path: Path, missing: str, cut: bool
+) -> None:
+    image = ImageSpec(32, (0.5,) * 3, (0.5,) * 3)
+    whole = ImageStore(small_dataset, image, tmp_path, lambda line: None)
+    before = [np.array(each.whole) for each in whole.domains]
+    (folder,) = (each for each in (tmp_path / "decoded").iterdir() if f"-{small_dataset.domains[0].name}-" in each.name)
+    path = folder / missing
+    if cut:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if missing != "meta.json" else 0])
+    else:
+        path.unlink()
+    again = ImageStore(small_dataset, image, tmp_path, lambda line: None)
+    assert whole.digest == again.digest
+    assert all(np.array_equal(one, other.whole) for one, other in zip(before, again.domains, strict=True))
+    assert not [each.name for each in (tmp_path / "decoded").iterdir() if each.name.startswith(".")]
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_an_image_of_more_than_eight_bits_is_bad_and_not_white(tmp_path: Path, mode: str) -> None:
+    from PIL import Image
+
+    path = tmp_path / "deep.tiff"
+    Image.fromarray(np.arange(64, dtype=np.uint16 if mode == "I;16" else np.int32).reshape(8, 8)).convert(mode).save(
+        path
+    )
+    assert "convert it to 8 bits" in read_picture(path)[1]
+
+
+def test_long_names_make_folders(small_dataset: Dataset, tmp_path: Path) -> None:
+    dataset = dataclasses.replace(small_dataset, name="folder:" + "日本語" * 40)
+    store = ImageStore(dataset, ImageSpec(16, (0.5,) * 3, (0.5,) * 3), tmp_path, lambda line: None)
+    assert len(store.domains) == len(dataset.domains)
 
 
 def test_digest_follows_the_bytes_of_the_files(small_dataset: Dataset, small_images: Path, tmp_path: Path) -> None:
@@ -149,3 +187,13 @@ def test_two_builders_at_once_leave_one_whole_cache(small_dataset: Dataset, tmp_
         stores: list[Any] = list(pool.map(lambda _: ImageStore(small_dataset, IMAGE, tmp_path), range(3)))
     assert len({store.digest for store in stores}) == 1
     assert len(list((tmp_path / "decoded").iterdir())) == 3
+
+
+def test_normalising_rows_equals_normalising_colours_to_the_bit() -> None:
+    from bench.images import Normalise
+
+    pixels = torch.randint(0, 256, (3, 3, 20, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    scale, shift = 1 / (255 * torch.tensor(IMAGE.std)), -torch.tensor(IMAGE.mean) / torch.tensor(IMAGE.std)
+    expected = pixels.float() * scale.view(1, 3, 1, 1) + shift.view(1, 3, 1, 1)
+    made = Normalise(IMAGE, torch.device("cpu"))(pixels)
+    assert torch.equal(made, expected) and made.is_contiguous(memory_format=torch.channels_last)

@@ -128,8 +128,19 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
         plan([sweep(datasets="FakeIcons")], Places(data_dir=str(tmp_path / "nowhere")))
 
 
+def test_embedded_data_that_was_rendered_is_checked_though_nothing_may_be() -> None:
+    with pytest.raises(SpecError, match="leaves no validation images"):
+        plan([sweep(datasets="FakeIcons", holdout_fraction=0.01)], Places(), render=False)
+
+
+def test_hparams_that_nothing_chooses_among_are_refused() -> None:
+    with pytest.raises(SpecError, match="no labelled images to choose among 2 hparams seeds"):
+        plan([sweep(datasets="FakeIcons", protocol="universal", options={"setting": "closed"}, n_hparams=2)], Places())
+
+
 def test_embedded_data_is_left_alone_when_nothing_may_be_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fakes.FakeInfo, "load", lambda self, places: pytest.fail("was loaded"))
+    monkeypatch.setattr(fakes.FakeInfo, "look", lambda self, places: None)
     assert len(plan([sweep(datasets="FakeIcons")], Places(), render=False)) == 3
 
 

@@ -40,6 +40,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "options": {"options": {"setting": "open"}},
     "metrics": {"metrics": ("ece",)},
     "transfer_to": {"transfer_to": ("VLCS",)},
+    "domainbed": {"domainbed": "0" * 16},
 }
 
 

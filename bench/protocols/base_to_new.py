@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from bench.dataset import Dataset
 from bench.errors import SpecError
 from bench.protocols import Indices, Protocol, Task, View, make_view, no_pairs, of_classes
-from bench.protocols.shots import FIRST_SEED, SHOTS, Pools, draw_shots, pools
+from bench.protocols.shots import FIRST_SEED, SHOTS, Pools, draw_shots, plain_shots, pools
 from bench.registry import protocols
 from bench.spec import TrialSpec
 from bench.splits import base_and_new
@@ -42,6 +43,10 @@ class BaseToNew(Protocol):
     source = "Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022 (CoCoOp), with CoOp's code"
     options = {"shots": SHOTS, "first_seed": FIRST_SEED}
     unused = frozenset({"transfer_to", "unlabeled", "uda_holdout_fraction"})
+
+    def settle(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Check options and leave out those at their defaults; "04" shots are "4"."""
+        return super().settle(plain_shots(given))
 
     def held_out(self, n_domains: int, *, pairs: bool = False) -> list[tuple[int, ...]]:
         """No domain is held out: one trial."""

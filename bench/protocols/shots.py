@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,19 @@ def pools(dataset: Dataset, spec: TrialSpec) -> Pools:
     return Pools(*(tuple(parts) for parts in zip(*drawn, strict=True)))
 
 
+def plain_shots(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a protocol's options with `shots` written one way.
+
+    Raises:
+        SpecError: `shots` is neither a number from 1 nor "all".
+    """
+    shots = str(options.get("shots", SHOTS.default))
+    if shots != "all" and not (shots.isdecimal() and int(shots) >= 1):
+        raise SpecError(f"shots={shots!r} must be a whole number from 1, or all")
+    plain = shots if shots == "all" else str(int(shots))
+    return {**options, "shots": plain} if "shots" in options else dict(options)
+
+
 def draw_shots(
     dataset: Dataset, found: Pools, shots: str, seed: int
 ) -> tuple[tuple[Indices, ...], tuple[Indices, ...]]:
@@ -74,10 +87,9 @@ def draw_shots(
     Raises:
         SpecError: `shots` is neither a number from 1 nor "all".
     """
+    shots = plain_shots({"shots": shots})["shots"]
     if shots == "all":
         return found.train, found.val
-    if not shots.isdecimal() or int(shots) < 1:
-        raise SpecError(f"shots={shots!r} must be a whole number from 1, or all")
     draws = random.Random(seed)
     drawn = [_draw(dataset, of_split, n, draws) for of_split, n in _rounds(found, int(shots))]
     return drawn[0], drawn[1]

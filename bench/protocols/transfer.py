@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from bench.dataset import Dataset, join_classes
 from bench.errors import SpecError
 from bench.models import ClassNames
 from bench.protocols import Protocol, Task, View, make_view, no_pairs
-from bench.protocols.shots import FIRST_SEED, SHOTS, draw_shots, pools
+from bench.protocols.shots import FIRST_SEED, SHOTS, draw_shots, plain_shots, pools
 from bench.registry import protocols
 from bench.spec import TrialSpec
 
@@ -53,6 +53,10 @@ class Transfer(Protocol):
     source = "Zhou et al., CVPR 2022 (CoCoOp), tables 3 and 4; Wortsman et al., CVPR 2022 (WiSE-FT)"
     options = {"shots": SHOTS, "first_seed": FIRST_SEED}
     unused = frozenset({"unlabeled", "uda_holdout_fraction"})
+
+    def settle(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Check options and leave out those at their defaults; "04" shots are "4"."""
+        return super().settle(plain_shots(given))
 
     def held_out(self, n_domains: int, *, pairs: bool = False) -> list[tuple[int, ...]]:
         """No domain is held out: one trial."""

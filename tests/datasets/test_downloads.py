@@ -310,3 +310,24 @@ def test_no_room_is_said_before_anything_is_written(
 def test_size_is_asked_for(server: Server) -> None:
     assert downloads.size_at(server.url) == len(CONTENT)
     assert downloads.size_at("http://127.0.0.1:9/x") is None
+
+
+def test_a_damaged_archive_is_named_wherever_the_damage_is(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 400
+    packed = {"a.zip": io.BytesIO(), "a.tar.gz": io.BytesIO()}
+    with zipfile.ZipFile(packed["a.zip"], "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("folder/file", content)
+    with tarfile.open(fileobj=packed["a.tar.gz"], mode="w:gz") as tar:
+        member = tarfile.TarInfo("folder/file")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    (tmp_path / "out").mkdir()
+    for name, whole in packed.items():
+        data = bytearray(whole.getvalue())
+        for place in (len(data) // 3, len(data) - 6 if name.endswith("gz") else 60):  # its middle; gzip's checksum
+            damaged = bytearray(data)
+            damaged[place] ^= 0xFF
+            (tmp_path / name).write_bytes(bytes(damaged))
+            with pytest.raises(DataMissing, match="cannot be unpacked"):
+                unpack(tmp_path / name, tmp_path / "out", print)
+            assert not (tmp_path / "out" / "folder").exists()
