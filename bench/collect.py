@@ -1,234 +1,68 @@
-"""`python -m bench.collect RESULTS`: records to tables. Parses, calls, prints, sets the exit code."""
+"""`python -m bench.collect RESULTS`: records to tables.
+
+Two questions are answered without loading what statistics need, which takes longer than reading a small sweep: one that
+was asked before of the same files, and DomainBed's own text. All others go to `bench.collecting`.
+"""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
-import os
+import gc
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from bench import domainbed, files, reference
-from bench.arrange import ORDERS, parse_names
-from bench.default_test import ESTIMANDS
-from bench.errors import BenchError, SpecError
-from bench.explain import explain
-from bench.formats import RENDERERS
-from bench.latex import latex
-from bench.options import normalised
-from bench.panels import OBSERVED
-from bench.plots import plots_of, write_plots
-from bench.provenance import trace
-from bench.ranks import POSTHOCS
-from bench.records import load
-from bench.report import Options, Report, build_reports, left_out, shown_records
-from bench.selection import DOMAINBED_RULES, RULES
-from bench.stats import ERROR_BARS, FAMILIES
+from bench import answers
+from bench.errors import BenchError
+from bench.printable import printable, printable_lines
 
-FORMATS = ("latex", *RENDERERS, "domainbed")
-_EXAMPLES = """examples:
-  python -m bench.collect results/
-  python -m bench.collect results/icons --format text --selection last --against ERM
-  python -m bench.collect results/ --format csv --output numbers.csv
-  python -m bench.collect results/ --format text --plan=1        what would settle a difference of one point
-  python -m bench.collect results/ --explain PACS CLIPood Avg    the trials behind a number
-  python -m bench.collect results/ --reference           our numbers beside the papers'
-  python -m bench.collect DOMAINBED_SWEEP --format domainbed
-"""
+_FORMAT = ["--format", "domainbed"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code: 0, or 2 where the input is no good."""
-    options = _parser().parse_args(normalised(sys.argv[1:] if arguments is None else arguments))
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        output, warnings = _collect(options)
-        _write(output, options.output)
+        answer = answers.recall(words) or _domainbed_text(words)
     except BenchError as error:
-        print(f"collect: {error}", file=sys.stderr)
+        print(printable(f"collect: {error}"), file=sys.stderr)
         return error.exit_code
-    for warning in warnings:
+    if answer is None:
+        from bench.collecting import run
+
+        return run(words)
+    answers.say(answer.output)
+    for warning in answer.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 
-def _collect(options: argparse.Namespace) -> tuple[str, Sequence[str]]:
-    """Give the text to print, and the warnings."""
-    options.format = options.format or ("latex" if options.reference is None else "text")
-    _check(options)
-    is_domainbed = options.format == "domainbed"
-    results = load(options.results, include_unfinished=options.include_unfinished or is_domainbed)
-    every_rule = is_domainbed or (options.format in ("csv", "json") and options.reference is None)
-    rules = options.selection or (DOMAINBED_RULES if every_rule else DOMAINBED_RULES[:1])
-    wished = Options(
-        datasets=tuple(options.datasets),
-        algorithms=tuple(options.algorithms),
-        all_predictors=options.all_predictors,
-        against=options.against,
-        errorbars=options.errorbars,
-        alpha=options.alpha,
-        estimand=options.estimand,
-        family=options.family,
-        metrics=tuple(options.metric),
-        names=parse_names(options.rename),
-        order=options.order,
-        posthoc=options.posthoc,
-        effects=options.effects,
-        plan=options.plan,
-    )
-    records = shown_records(results, wished)
-    provenance = trace(records)
-    if is_domainbed:
-        return domainbed.collect(records, results.n_lines, rules), [
-            *provenance.warnings,
-            *left_out(results, provenance),
-        ]
-    reports = build_reports(results, rules, wished)
-    if options.reference is not None:
-        known = reference.read_references(options.reference)
-        found = [reference.beside(report, known) for report in reports]
-        return reference.RENDERERS[options.format](found), list(reports[0].warnings)
-    if options.explain is not None:
-        return explain(reports, results.root, *options.explain), list(reports[0].warnings)
-    if options.plots is not None:
-        return "", [*reports[0].warnings, *_plots(reports, records, options)]
-    render = latex if options.format == "latex" else RENDERERS[options.format]
-    # CSV has no footer: what others say there goes to standard error.
-    unsaid = left_out(results, provenance) if options.format == "csv" else []
-    return render(reports), [*reports[0].warnings, *unsaid]
+def _domainbed_text(words: Sequence[str]) -> answers.Answer | None:
+    """Answer `RESULTS --format domainbed`, in either order; None for any other question."""
+    if len(words) != 3 or "--format" not in words[:2]:
+        return None
+    place = words[0] if words[1] == "--format" else words[2]
+    if place.startswith("-") or list(words) not in ([place, *_FORMAT], [*_FORMAT, place]):
+        return None
+    from pathlib import Path
 
+    from bench.domainbed.text import collect
+    from bench.provenance import trace
+    from bench.records import load
 
-def _plots(reports: Sequence[Report], records: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> list[str]:
-    """Write the figures of all reports; give sentences on those that were refused."""
-    made = [plots_of(report, records, options.posthoc) for report in reports]
-    written = write_plots([plot for plots, _ in made for plot in plots], options.plots)
-    print(f"{len(written)} files in {options.plots}", file=sys.stderr)
-    return [note for _, notes in made for note in notes]
+    results = load(Path(place), include_unfinished=True)
+    records = [record for record in results.records if record["predictor"] == record["algorithm"]]
+    last = {(record["trial"], record["predictor"]): record for record in records}
+    provenance = trace([*last.values()])  # the records of a training share their origin
+    output = printable_lines(collect(records, results.n_lines))
+    warnings = list(provenance.warnings)
+    if results.leaves_out or provenance.bad_images:
+        from bench.report import left_out
 
-
-def _check(options: argparse.Namespace) -> None:
-    """Refuse what does not go together.
-
-    Raises:
-        SpecError: it does not.
-    """
-    if options.format == "csv" and options.errorbars == "t95":
-        raise SpecError("--format csv has a column for standard errors; --errorbars t95 is for the other formats")
-    if options.plan is not None and options.estimand != "new-domains":
-        raise SpecError("--plan asks how many domains or data sets are needed: it is for --estimand new-domains")
-    if options.reference is not None:
-        _check_reference(options)
-    extras = {"posthoc": options.posthoc, "effects": options.effects or None, "plan": options.plan}
-    asked = [
-        name
-        for name, value in {**extras, "explain": options.explain, "plots": options.plots}.items()
-        if value is not None
-    ]
-    if asked and options.format in ("csv", "domainbed"):
-        raise SpecError(f"--{asked[0]} has no place in --format {options.format}; use text, markdown, latex or json")
-
-
-def _check_reference(options: argparse.Namespace) -> None:
-    if options.format not in reference.RENDERERS:
-        formats = ", ".join(reference.RENDERERS)
-        raise SpecError(f"--reference has no place in --format {options.format}; use {formats}")
-    for name in ("explain", "plots", "posthoc", "effects", "plan", "rename"):
-        value = getattr(options, name)
-        if value is not None and value is not False and value != []:
-            raise SpecError(f"--reference and --{name} do not go together; leave one out")
-
-
-def _write(output: str, path: Path | None) -> None:
-    if path is not None:
-        try:
-            files.replace_text(path, output)
-        except OSError as error:
-            reason = f"cannot write {path}: {error.strerror}"
-            raise BenchError(f"{reason}; give --output a file in a folder that exists") from None
-        return
-    try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a terminal without ± shows a question mark, not a traceback
-        sys.stdout.write(output)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # `collect … | head` closes early; keep the interpreter from complaining at exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.collect",
-        description="Print the tables of a results folder: CLIPBed's runs, DomainBed's sweeps, or both.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("results", type=Path, help="results folder, sweep folder or run folder")
-    formats = "default: latex, with --reference text; domainbed = DomainBed's own text"
-    add("--format", choices=FORMATS, help=formats)
-    rules_help = "may be repeated; default: training-domain; for csv, json and domainbed all but last"
-    add("--selection", choices=RULES, action="append", help=rules_help)
-    add("--datasets", nargs="+", default=[], metavar="NAME", help="only these, in this order")
-    add("--algorithms", nargs="+", default=[], metavar="NAME", help="only these, or these predictors, in this order")
-    add("--all-predictors", action="store_true", help="show every predictor of a training, not only the main one")
-    add("--against", metavar="NAME", help="row to compare with; default: ZeroShot, else ERM, else the first")
-    errors = f"{_meanings(ERROR_BARS)}; default: stderr, for DomainBed's sweeps domainbed"
-    add("--errorbars", choices=list(ERROR_BARS), help=errors)
-    _add_statistics(parser)
-    add("--metric", nargs="+", default=[], metavar="NAME", help="only these measures, e.g. base, new, H, AUROC")
-    rename_help = "show rows, data sets or domains under other names"
-    add("--rename", action="extend", nargs="+", default=[], metavar="OLD=NEW", help=rename_help)
-    add("--order", choices=list(ORDERS), default="usual", help=f"of rows: {_meanings(ORDERS)}; default: usual")
-    explain_help = "list the trials, steps, hparams and rule behind one number; DATASET may be Averages"
-    add("--explain", nargs=3, metavar=("DATASET", "ROW", "COLUMN"), help=explain_help)
-    plots_help = "write figures (PDF, PNG and their numbers as CSV) there, and print no table; needs matplotlib"
-    add("--plots", type=Path, metavar="FOLDER", help=plots_help)
-    reference_help = "print our numbers beside the papers', from CSV files; default: the checkout's results/reference"
-    add("--reference", nargs="?", type=Path, const=reference.FOLDER, metavar="PLACE", help=reference_help)
-    add("--include-unfinished", action="store_true", help="use runs that are not finished too (domainbed always does)")
-    add("--output", type=Path, metavar="FILE", help="write there instead of to standard output")
-    return parser
-
-
-def _add_statistics(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("statistics", "what they mean: docs/statistics.md").add_argument
-    add("--alpha", type=level, default=0.05, help="level of comparisons; default: 0.05")
-    estimands = f"what comparisons speak of: {_meanings(ESTIMANDS)}; default: new-domains"
-    add("--estimand", choices=list(ESTIMANDS), default="new-domains", help=estimands)
-    families = f"p is adjusted within {_meanings(FAMILIES)}; default: metric"
-    add("--family", choices=list(FAMILIES), default="metric", help=families)
-    add("--effects", action="store_true", help="also P(better), rank-biserial correlation, Bayesian signed-rank test")
-    posthoc = "also rank all rows and say which are not told apart, over six units or more; without a name %(const)s"
-    add("--posthoc", nargs="?", choices=POSTHOCS, const=POSTHOCS[0], help=posthoc)
-    plan = "also say how many domains or trials would settle a difference of so many points; without POINTS the observed one"
-    add("--plan", nargs="?", type=points, const=OBSERVED, metavar="POINTS", help=plan)
-
-
-def _meanings(of: Mapping[str, str]) -> str:
-    return "; ".join(f"{name} = {meaning}" for name, meaning in of.items()).replace("%", "%%")
-
-
-def points(words: str) -> float:
-    """Read a difference in points, above 0."""
-    number = float(words)
-    if not 0 < number < 100:
-        raise argparse.ArgumentTypeError(f"{words} is not a difference in points, between 0 and 100")
-    return number
-
-
-def level(words: str) -> float:
-    """Read a level between 0 and 1."""
-    level = float(words)
-    if not 1e-9 <= level < 1:
-        raise argparse.ArgumentTypeError(
-            f"{words} is not between 0 and 1 (from 1e-9 on, which is as far as quantiles go)"
-        )
-    return level
+        warnings += left_out(results, provenance)
+    answer = answers.Answer(output, tuple(map(printable, warnings)))
+    answers.remember(words, place, results.digest, answer)
+    return answer
 
 
 if __name__ == "__main__":
+    gc.disable()  # the records of a large sweep are no garbage, and walking through them takes as long as reading some
     sys.exit(main())

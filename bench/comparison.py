@@ -8,14 +8,15 @@ trial seeds, splits or class lists, are refused, with the reason in place of a n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench.default_test import PairedTest, paired_test
+from bench.default_test import PairedTest, paired_test, trial_tests
 from bench.errors import UnknownName
+from bench.measures import scheme
 from bench.registry import unknown_name
 from bench.selection import Row
-from bench.stats import ROPE, adjust, cluster_means, holm, wins_ties_losses
+from bench.stats import FAMILIES, ROPE, adjust, cluster_means, holm, wins_ties_losses
 from bench.tables import Table, TableRow
 from bench.units import Measurement, PairedUnits, Pairing, Scores, Unit, pair
 
@@ -29,12 +30,13 @@ class Question:
     Attributes:
         alpha: intervals cover 1 - alpha; adjusted p below alpha is marked.
         estimand: one of `bench.default_test.ESTIMANDS`.
-        family: one of `bench.stats.FAMILIES`: what is corrected together.
+        family: one of `bench.stats.FAMILIES`: what is corrected together; None: "metric", but base, new and their harmonic
+            mean, three views of one question, together.
     """
 
     alpha: float = 0.05
     estimand: str = "new-domains"
-    family: str = "metric"
+    family: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,33 @@ class Family:
         """What a test counts: "domains", "data sets" or "trials"."""
         if self.question.estimand == "these-benchmarks":
             return "trials"
-        return "data sets" if len({part.dataset for part in self.parts}) > 1 else "domains"
+        return "data sets" if self.over_datasets else "domains"
+
+    @property
+    def over_datasets(self) -> bool:
+        """Whether it is of several data sets, which are averaged inside."""
+        return len({part.dataset for part in self.parts}) > 1
 
     @property
     def n_domains(self) -> int:
         """How many domains there are to compare on."""
         return sum(len(part.columns) - 1 for part in self.parts)
+
+    @property
+    def together(self) -> tuple[str, ...]:
+        """Names of the measures that are corrected together where the question names no family."""
+        name = self.table.measure.name
+        trios = [{each.name, *each.of} for each in scheme(self.table.protocol).measures if each.of is not None]
+        return tuple(sorted(next((trio for trio in trios if name in trio), {name})))
+
+    @property
+    def words(self) -> str:
+        """What its p is adjusted within."""
+        if self.question.family is not None:
+            return FAMILIES[self.question.family]
+        if len(self.together) == 1:
+            return FAMILIES["metric"]
+        return "one table and one reference, base, new and harmonic mean together"
 
     @property
     def sign(self) -> int:
@@ -119,13 +142,13 @@ def compare(tables: Sequence[Table], reference: str, question: Question | None =
     """Compare, in every table, each row with the row labelled `reference` that has its backbone.
 
     Args:
-        tables: numbers by trial, under one selection rule; summaries are passed over.
+        tables: numbers by trial, under one selection rule; summaries and measures that are not compared are passed over.
         reference: predictor label, without the backbone.
         question: what is asked; the defaults where None.
     """
     question = question or Question()
     of_tables = [table for table in tables if not table.is_summary]
-    found = [Family(each, _parts(each, of_tables), question, (), 0) for each in of_tables]
+    found = [Family(each, parts_of(each, of_tables), question, (), 0) for each in of_tables if each.measure.is_compared]
     found = [replace(family, comparisons=_comparisons(family, reference)) for family in found]
     keys = [_key(family) for family in found for _ in family.comparisons]
     p_values = [_p(each) for family in found for each in family.comparisons]
@@ -141,18 +164,37 @@ def compare(tables: Sequence[Table], reference: str, question: Question | None =
     ]
 
 
+def parts_of(table: Table, tables: Sequence[Table]) -> tuple[Table, ...]:
+    """Give the tables with the cells of single domains that a table is of: itself, or all those that it averages."""
+    if not table.is_average:
+        return (table,)
+    of_table = (table.protocol, table.selection, table.measure.name)
+    return tuple(
+        each
+        for each in tables
+        if not (each.is_average or each.is_summary) and (each.protocol, each.selection, each.measure.name) == of_table
+    )
+
+
 def scores(row: Row, parts: Sequence[Table]) -> Scores:
     """Give a row's measurements, in percent, on the domains of `parts`; cells without a number are left out."""
-    found: dict[Unit, dict[int, Measurement]] = {}
+    return all_scores(parts).get(row, {})
+
+
+def all_scores(parts: Sequence[Table]) -> Mapping[Row, Scores]:
+    """Give those of every row."""
+    found: dict[Row, dict[Unit, dict[int, Measurement]]] = {}
+    pairings: dict[tuple[object, ...], Pairing] = {}
     for part in parts:
-        for each in part.rows:
-            if each.row == row:
-                for column, cell in zip(part.columns[:-1], each.cells[:-1], strict=True):
-                    if cell.mean is not None:
-                        found[Unit(part.dataset, column)] = {
-                            seed: Measurement(trial.value, Pairing(*trial.pairing))
-                            for seed, trial in cell.trials.items()
-                        }
+        units = [Unit(part.dataset, column) for column in part.columns[:-1]]
+        for row in part.rows:
+            of_row = found.setdefault(row.row, {})
+            for unit, cell in zip(units, row.cells[:-1], strict=True):
+                if cell.mean is not None:
+                    of_row[unit] = {
+                        seed: Measurement(trial.value, pairings.setdefault(trial.pairing, Pairing(*trial.pairing)))
+                        for seed, trial in cell.trials.items()
+                    }
     return found
 
 
@@ -168,33 +210,27 @@ def by_domain(family: Family) -> list[tuple[str, Comparison]]:
     if family.table.is_average:
         return []
     columns = family.table.columns
-    single = replace(family, question=replace(family.question, estimand="these-benchmarks"))
-    found: list[tuple[str, Comparison]] = []
+    alone: list[tuple[Comparison, PairedUnits]] = []
     for each in family.comparisons:
         paired = each.paired
-        of_row = []
-        for unit, differences, seeds in zip(paired.units, paired.differences, paired.seeds, strict=True):
-            alone = PairedUnits((unit,), (differences,), (seeds,), 0, "")
-            of_row.append((unit.domain, _tested(each, alone, 0, single)))
-        found += sorted(of_row, key=lambda one: columns.index(one[0]))
+        units = sorted(
+            zip(paired.units, paired.differences, paired.seeds, strict=True),
+            key=lambda one: columns.index(one[0].domain),
+        )
+        alone += [(each, PairedUnits((unit,), (differences,), (seeds,), 0, "")) for unit, differences, seeds in units]
+    tests = trial_tests([paired.differences[0] for _, paired in alone], family.question.alpha)
+    found = [
+        (paired.units[0].domain, _with_test(each, paired, test, 0, family))
+        for (each, paired), test in zip(alone, tests, strict=True)
+    ]
     adjusted = holm([_p(each) for _, each in found])
     return [(domain, replace(each, p_adjusted=p)) for (domain, each), p in zip(found, adjusted, strict=True)]
 
 
-def _parts(table: Table, tables: Sequence[Table]) -> tuple[Table, ...]:
-    if not table.is_average:
-        return (table,)
-    of_table = (table.protocol, table.selection, table.measure.name)
-    return tuple(
-        each
-        for each in tables
-        if not each.is_average and (each.protocol, each.selection, each.measure.name) == of_table
-    )
-
-
 def _key(family: Family) -> Hashable:
     table = family.table
-    keys: dict[str, Hashable] = {
+    keys: dict[str | None, Hashable] = {
+        None: (table.protocol, table.selection, table.dataset, family.together),
         "metric": (table.protocol, table.selection, table.dataset, table.measure.name),
         "table": (table.protocol, table.selection, table.dataset),
         "report": "report",
@@ -205,18 +241,18 @@ def _key(family: Family) -> Hashable:
 def _comparisons(family: Family, reference: str) -> tuple[Comparison, ...]:
     rows = family.table.rows
     against = {(row.row.backbone, row.row.pretrained): row for row in rows if row.row.algorithm == reference}
-    of_references = {key: scores(row.row, family.parts) for key, row in against.items()}
+    of_rows = all_scores(family.parts)
     found = []
     for row in rows:
         key = (row.row.backbone, row.row.pretrained)
         other = against.get(key)
         if other is not None and other is not row:
-            found.append(_compare_rows(row, other, of_references[key], family))
+            paired = pair(of_rows.get(row.row, {}), of_rows.get(other.row, {}))
+            found.append(_compare_rows(row, other, paired, family))
     return tuple(found)
 
 
-def _compare_rows(row: TableRow, other: TableRow, theirs: Scores, family: Family) -> Comparison:
-    paired = pair(scores(row.row, family.parts), theirs)
+def _compare_rows(row: TableRow, other: TableRow, paired: PairedUnits, family: Family) -> Comparison:
     # Domains that neither row has are lost as well.
     n_lost = family.n_domains - len(paired.units) if not paired.refusal else paired.n_lost
     blank = Comparison(row.row, row.label, other.label, paired, None, None, (), (0, 0, 0), n_lost, paired.refusal)
@@ -224,9 +260,13 @@ def _compare_rows(row: TableRow, other: TableRow, theirs: Scores, family: Family
 
 
 def _tested(blank: Comparison, paired: PairedUnits, n_lost: int, family: Family) -> Comparison:
-    test = paired_test(paired, family.question.estimand, family.question.alpha)
-    several = len(set(paired.datasets)) > 1
-    means = (cluster_means(paired.means, paired.datasets) if several else paired.means).tolist()
+    question, over_datasets = family.question, family.over_datasets
+    test = paired_test(paired, question.estimand, question.alpha, over_datasets=over_datasets)
+    return _with_test(blank, paired, test, n_lost, family)
+
+
+def _with_test(blank: Comparison, paired: PairedUnits, test: PairedTest, n_lost: int, family: Family) -> Comparison:
+    means = (cluster_means(paired.means, paired.datasets) if family.over_datasets else paired.means).tolist()
     return replace(
         blank,
         paired=paired,

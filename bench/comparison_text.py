@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.comparison import Comparison, Family
-from bench.default_test import ESTIMANDS, TESTS
+from bench.default_test import ESTIMANDS, SEVERAL_DATASETS, TESTS
 from bench.measures import DEFAULT_PROTOCOL, words
-from bench.stats import FAMILIES, ROPE
+from bench.stats import ROPE
 from bench.tables import Table
 
 _PLAIN_MEASURE = "accuracy"
 """The measure that headings need not name."""
 OVERALL = "Averages over data sets"
+NOT_SIGNIFICANT = "n.s."
 
 
 def scope_title(table: Table, n_protocols: int = 1) -> str:
@@ -39,19 +40,19 @@ def comparison_title(family: Family, n_protocols: int = 1) -> str:
 def comparison_header(family: Family) -> list[str]:
     """Give the column heads of a table of comparisons."""
     interval = f"{percent(1 - family.question.alpha)} interval"
-    return ["", "difference", interval, "p (Holm)", "min. p", "won/tied/lost", ""]
+    return ["", "difference", interval, "p (Holm)", "won/tied/lost", ""]
 
 
 def comparison_cells(each: Comparison, alpha: float) -> list[str]:
-    """Word one comparison: difference, interval, adjusted p, smallest attainable p, counts, verdict."""
+    """Word one comparison: difference, interval, adjusted p, counts, verdict."""
     if each.test is None:
-        return [each.label, *["·"] * 6]
+        return [each.label, *["·"] * 5]
     counts = "/".join(map(str, each.wins_ties_losses))
-    mean, smallest = f"{each.test.difference:+.1f}", p_text(each.test.smallest_p)
+    mean = f"{each.test.difference:+.1f}"
     if each.p_adjusted is None:
-        return [each.label, mean, "·", "·", smallest, counts, "·"]
+        return [each.label, mean, "·", "·", counts, "·"]
     interval = interval_text(each.test.low, each.test.high)
-    return [each.label, mean, interval, p_text(each.p_adjusted), smallest, counts, verdict(each.p_adjusted, alpha)]
+    return [each.label, mean, interval, p_text(each.p_adjusted), counts, verdict(each.p_adjusted, alpha)]
 
 
 def interval_text(low: float | None, high: float | None) -> str:
@@ -63,7 +64,7 @@ def verdict(p_adjusted: float, alpha: float) -> str:
     """Mark an adjusted p: † below alpha, ‡ below a fifth of it, else n.s."""
     if p_adjusted < alpha:
         return "‡" if p_adjusted < alpha / 5 else "†"
-    return "n.s."
+    return NOT_SIGNIFICANT
 
 
 def p_text(p: float) -> str:
@@ -82,18 +83,30 @@ def comparison_footer(families: Iterable[Family]) -> list[str]:
     if not families:
         return []
     question, alpha = families[0].question, families[0].question.alpha
+    several = any(family.table.is_average for family in families)
     sizes = "/".join(dict.fromkeys(str(family.n_tests) for family in families))
     tests = dict.fromkeys(each.test.test for family in families for each in family.comparisons if each.test)
     names = " or ".join(f"{TESTS[test]}{_where(test, families, tests)}" for test in tests if test is not None)
+    estimand = ESTIMANDS[question.estimand]
+    if not any(test is not None for test in tests):
+        return [sentence for family in families for sentence in _exceptions(family)]
+    within = " or ".join(dict.fromkeys(family.words for family in families))
     return [
-        f"Comparison: {ESTIMANDS[question.estimand]}, by {names or 'no test'}; trials are averaged within domains"
-        f"{', domains within data sets' if any(family.table.is_average for family in families) else ''}. "
-        f"Intervals are of one comparison alone; p: Holm-adjusted within {FAMILIES[question.family]} (family of {sizes}), "
-        "so an interval may leave out 0 where p is not significant. min. p: the smallest p that an exact sign-flip or "
-        f"rank test could reach. won/tied/lost: {_counted(families)} better, within ±{ROPE:g} points, and worse. "
-        f"†: p < {alpha:g}, ‡: p < {alpha / 5:g}, n.s.: not significant, ·: no test.",
+        f"Comparison: {estimand if several else estimand.replace(SEVERAL_DATASETS, '')}, by {names or 'no test'}; trials "
+        f"are averaged within domains{', domains within data sets' if several else ''}. p: Holm-adjusted within "
+        f"{within} (family of {sizes}); intervals are of one comparison alone, so one may leave out 0 "
+        f"where p is not significant. won/tied/lost: {_counted(families)} better, within ±{ROPE:g} points, and worse. "
+        f"†: p < {alpha:g}, ‡: p < {alpha / 5:g}, {NOT_SIGNIFICANT}: not significant, ·: no test.",
+        *_resolution(families),
         *(sentence for family in families for sentence in _exceptions(family)),
     ]
+
+
+def _resolution(families: Iterable[Family]) -> list[str]:
+    """Say how small a p can get without assuming a distribution."""
+    tests = [each.test for family in families for each in family.comparisons if each.test and each.test.test]
+    told = dict.fromkeys(f"{p_text(test.smallest_p)} with {test.units} {test.unit}s" for test in tests)
+    return [f"Smallest p of exact sign-flip and rank tests: {', '.join(told)}."] if told else []
 
 
 def _where(test: str | None, families: Sequence[Family], tests: Iterable[str | None]) -> str:

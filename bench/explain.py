@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ from bench import store
 from bench.comparison_text import scope_title
 from bench.errors import UnknownName
 from bench.formats import cell_text, wrapped
-from bench.registry import unknown_name
+from bench.printable import printable, printable_lines
+from bench.registry import algorithms, unknown_name
 from bench.report import RULE_TEXTS, Report
 from bench.selection import Choice
 from bench.stats import ERROR_BARS
-from bench.tables import AVERAGE, Cell, Table, TableRow
+from bench.tables import AVERAGE, Cell, State, Table, TableRow
 
 _HEADER = ("domain", "trial seed", "value (%)", "step", "validation", "hparams seed", "of", "run", "hparams")
+_UNKNOWN = object()
 
 
 def explain(reports: Sequence[Report], root: Path, dataset: str, row: str, column: str) -> str:
@@ -38,9 +42,9 @@ def explain(reports: Sequence[Report], root: Path, dataset: str, row: str, colum
     labels = [name for _, table in pairs for each in table.rows for name in (each.label, each.row.algorithm)]
     _check(f"row of {dataset} called", row, labels)
     _check(f"column of {dataset} called", column, [name for _, table in pairs for name in table.columns])
-    hparams = _Hparams(root)
+    runs = Runs(root)
     blocks = [
-        _block(report, table, each, column, hparams)
+        _block(report, table, each, column, runs)
         for report, table in pairs
         if column in table.columns
         for each in table.rows
@@ -49,28 +53,68 @@ def explain(reports: Sequence[Report], root: Path, dataset: str, row: str, colum
     return "\n\n".join(blocks) + "\n"
 
 
-class _Hparams:
-    """Hparams of trials, read from the run folders when first asked for."""
+@dataclass(frozen=True)
+class Facts:
+    """What stands behind one trial's number.
+
+    Attributes:
+        run: run folder; the trial's id where there is none.
+        hparams: as the trial had them; None where nothing recorded them.
+        changed: names of those that are not the method's defaults for the data set and backbone, as this version of the
+            code has them; None where that cannot be told: the method is not known here, or nothing is recorded.
+    """
+
+    run: str
+    hparams: Mapping[str, Any] | None
+    changed: frozenset[str] | None
+
+    @property
+    def words(self) -> str:
+        """The hparams as one line."""
+        words = ", ".join(f"{name}={value}" for name, value in sorted((self.hparams or {}).items()))
+        return words or "not recorded"
+
+
+class Runs:
+    """The run folders behind the records, and their specs, read when first asked for."""
 
     def __init__(self, root: Path) -> None:
+        """Look at a results folder; nothing is read until it is asked for."""
         self._root = root
-        self._folders: dict[str, Path] | None = None
+        self._defaults: dict[tuple[str, str, str], Mapping[str, Any] | None] = {}
 
-    def of(self, choice: Choice) -> tuple[str, str]:
-        """Give a trial's run folder, below the results folder, and its hparams."""
-        if self._folders is None:
-            self._folders = {run.folder.name: run.folder for run in store.find_runs(self._root)}
+    @cached_property
+    def _folders(self) -> dict[str, Path]:
+        return {run.folder.name: run.folder for run in store.find_runs(self._root)}
+
+    def facts(self, choice: Choice) -> Facts:
+        """Give what stands behind a choice."""
         told: Any = choice.record.get("hparams")
         folder = self._folders.get(choice.trial)
         if folder is not None:
             told = (store.Run(folder).spec_json() or {}).get("hparams", told)
-        words = (
-            ", ".join(f"{name}={value}" for name, value in sorted(told.items())) if isinstance(told, Mapping) else ""
-        )
-        return (str(folder) if folder is not None else choice.trial), words or "not recorded"
+        hparams = told if isinstance(told, Mapping) else None
+        return Facts(str(folder) if folder is not None else choice.trial, hparams, self._changed(choice, hparams))
+
+    def _changed(self, choice: Choice, hparams: Mapping[str, Any] | None) -> frozenset[str] | None:
+        key = (str(choice.record.get("algorithm", choice.algorithm)), choice.dataset, choice.backbone)
+        if key not in self._defaults:
+            self._defaults[key] = _defaults(*key)
+        defaults = self._defaults[key]
+        if not hparams or defaults is None:
+            return None
+        return frozenset(name for name, value in hparams.items() if defaults.get(name, _UNKNOWN) != value)
 
 
-def _block(report: Report, table: Table, row: TableRow, column: str, hparams: _Hparams) -> str:
+def _defaults(algorithm: str, dataset: str, backbone: str) -> Mapping[str, Any] | None:
+    """Give a method's default hparams; None where this installation does not know it."""
+    if not backbone or algorithm not in algorithms:  # without a backbone: DomainBed's own, which only shares names
+        return None
+    declared = algorithms[algorithm].hparams
+    return {name: hparam.default_for(dataset, backbone) for name, hparam in declared.items()}
+
+
+def _block(report: Report, table: Table, row: TableRow, column: str, runs: Runs) -> str:
     from tabulate import tabulate
 
     cell = row.cells[table.columns.index(column)]
@@ -81,23 +125,34 @@ def _block(report: Report, table: Table, row: TableRow, column: str, hparams: _H
     lines = []
     for name, each in cells:
         for seed, trial in each.trials.items():
-            lines.append([name, str(seed), f"{trial.value:.2f}", *_chosen(trial.choice, hparams, used)])
+            lines.append([printable(name), str(seed), f"{trial.value:.2f}", *_chosen(trial.choice, runs, used)])
     if not lines:
-        return f"{head}\n{rule}\nNo finished trial: {cell.state.value}."
-    made = f"{_made(table, cell, len(cells))} ±: {ERROR_BARS[report.errorbars]}."
+        return printable_lines(f"{head}\n{rule}\n{no_trials(cell.state)}")
+    how = made(table, table.columns.index(column), len(cells)) if cell.mean is not None else no_number(cell.state)
     body = tabulate(lines, headers=_HEADER, disable_numparse=True)
     sets = [f"hparams {number}: {words}" for words, number in used.items()]
-    return "\n\n".join(["\n".join([head, *wrapped([f"{rule} {made}"])]), body, "\n".join(wrapped(sets))])
+    story = wrapped([f"{rule} {how} ±: {ERROR_BARS[report.errorbars]}."])
+    return "\n\n".join(["\n".join([printable(head), *story]), body, "\n".join(wrapped(sets))])
 
 
-def _made(table: Table, cell: Cell, n_cells: int) -> str:
-    """Say how a number is made of its trials."""
-    if cell.mean is None:
-        return f"There is no number ({cell.state.value}), though these trials are there."
+def no_trials(state: State) -> str:
+    """Say that a cell has no trial."""
+    return f"No finished trial: {state.value}."
+
+
+def no_number(state: State) -> str:
+    """Say that a cell has no number, though it has trials."""
+    return f"There is no number ({state.value}), though these trials are there."
+
+
+def made(table: Table, place: int, n_cells: int | str) -> str:
+    """Say how a number of a column is made of the trials in `n_cells` cells of single domains (a word for several)."""
+    measure = table.measures[place]
+    is_average = table.is_summary or table.is_average or table.columns[place] == AVERAGE
+    if is_average and measure.of is not None:
+        return f"The number is the harmonic mean of the averages of {' and '.join(measure.of)}."
     if n_cells == 1:
         return "The number is the mean of its trials."
-    if table.measure.of is not None:
-        return f"The number is the harmonic mean of the averages of {' and '.join(table.measure.of)}."
     averaged = ", averaged within data sets" if table.is_average else ""
     return f"The number is the mean of {n_cells} cells{averaged}, each the mean of its trials."
 
@@ -117,14 +172,14 @@ def _parts(report: Report, table: Table, row: TableRow, column: str) -> Iterator
                 yield from zip(names, each.cells[:-1], strict=True)
 
 
-def _chosen(choice: Choice | None, hparams: _Hparams, used: dict[str, int]) -> list[str]:
+def _chosen(choice: Choice | None, runs: Runs, used: dict[str, int]) -> list[str]:
     """Word what was chosen; `used` numbers the hparams in order of appearance."""
     if choice is None:
         return ["·"] * 6
     validation = "·" if choice.validation is None else f"{100 * choice.validation:.2f}"
     counts = [str(choice.step), validation, str(choice.hparams_seed), str(choice.n_candidates)]
-    run, words = hparams.of(choice)
-    return [*counts, run, str(used.setdefault(words, len(used) + 1))]
+    facts = runs.facts(choice)
+    return [*counts, printable(facts.run), str(used.setdefault(facts.words, len(used) + 1))]
 
 
 def _check(kind: str, name: str, known: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.errors import BenchError
+from bench.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +27,10 @@ Draw = Callable[["Axes"], None]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, told apart by the colour-blind as well; the yellow, which white swallows, left out."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+LONGEST_LABEL = 48
+"""Characters of a name that a figure has room for."""
+LINE = 80
+"""Characters of a line of a title."""
 _GREY = "#666666"
 
 
@@ -75,9 +81,15 @@ def save(draw: Draw, size: tuple[float, float], paths: Sequence[Path]) -> None:
             figure.savefig(path, dpi=160, metadata=metadata)
 
 
-def plain(words: str) -> str:
-    """Keep dollar signs from being taken for mathematics, and line breaks from breaking a label."""
-    return " ".join(words.split()).replace("$", r"\$")
+def plain(words: str, longest: int = LONGEST_LABEL) -> str:
+    """Keep dollar signs from being taken for mathematics, and line breaks and length from breaking a label."""
+    words = " ".join(printable(words).split())
+    return (words if len(words) <= longest else words[: longest - 1] + "…").replace("$", r"\$")
+
+
+def heading(words: str) -> str:
+    """Word a title or the name of an axis, in lines; names in it may be of any length."""
+    return textwrap.fill(plain(words, 4 * LINE), LINE)
 
 
 def ranks(
@@ -90,6 +102,7 @@ def ranks(
     """Draw a critical-difference diagram: the best rank left, bars over groups that are not told apart."""
 
     def draw(axes: Axes) -> None:
+        """Draw it into `axes`."""
         order = sorted(range(len(labels)), key=lambda place: mean_ranks[place])
         k, half = len(labels), math.ceil(len(labels) / 2)
         axes.set_xlim(0.2, k + 0.8)
@@ -123,7 +136,7 @@ def ranks(
         axes.set_ylim(low - 0.6 * half - 0.2, 2.0 if critical_difference is not None else 1.0)
         axes.set_axis_off()
         head, _, small = title.partition("\n")
-        axes.set_title(f"{plain(head)}\n{plain(small)}", fontsize=9)
+        axes.set_title(f"{heading(head)}\n{heading(small)}", fontsize=9)
 
     return draw
 
@@ -132,37 +145,42 @@ def forest(title: str, axis: str, lines: Sequence[Line]) -> Draw:
     """Draw differences with intervals, grouped by row; an arrow where an interval leaves the picture."""
 
     def draw(axes: Axes) -> None:
-        means = [line.mean for line in lines]
-        totals = [end for line in lines if line.is_total for end in (line.low, line.high) if end is not None]
-        reach = 1.4 * max(abs(each) for each in (*means, *totals, 0.5))
+        """Draw it into `axes`."""
+        left, right = _reach(lines)
         rows = list(dict.fromkeys(line.row for line in lines))
         for place, line in enumerate(lines):
             colour = COLOURS[rows.index(line.row) % len(COLOURS)]
             if line.low is not None and line.high is not None:
-                ends = [max(line.low, -reach), min(line.high, reach)]
-                axes.plot(ends, [place, place], color=colour, linewidth=2.4 if line.is_total else 1.1)
-                for is_cut, marker, end in ((line.low < -reach, "<", ends[0]), (line.high > reach, ">", ends[1])):
+                ends = [max(line.low, left), min(line.high, right)]
+                axes.plot(ends, [place, place], color=colour, linewidth=2.4 if line.is_total else 1.0)
+                for is_cut, marker, end in ((line.low < left, "<", ends[0]), (line.high > right, ">", ends[1])):
                     if is_cut:
-                        axes.plot([end], [place], marker=marker, color=colour, markersize=5, clip_on=False)
-            axes.plot(
-                [line.mean],
-                [place],
-                marker="D" if line.is_total else "o",
-                color=colour,
-                markersize=6 if line.is_total else 4,
-            )
-            if line.is_total and place + 1 < len(lines):
-                axes.axhline(place + 0.5, color="#DDDDDD", linewidth=0.8)
+                        axes.plot([end], [place], marker=marker, color=colour, markersize=4, clip_on=False)
+            marker, size = ("D", 6) if line.is_total else ("o", 4)
+            axes.plot([line.mean], [place], marker=marker, color=colour, markersize=size)
+            if place and line.row != lines[place - 1].row:
+                axes.axhline(place - 0.5, color="#DDDDDD", linewidth=0.8)
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_xlim(-reach, reach)
+        axes.set_xlim(left, right)
         axes.set_ylim(len(lines) - 0.5, -0.5)
-        words = [f"{plain(line.row)}: {plain(line.name)}" for line in lines]
+        words = [f"{plain(line.row)}, {plain(line.name)}" if line.is_total else plain(line.name) for line in lines]
         axes.set_yticks(range(len(lines)), words, fontsize=7)
-        axes.set_xlabel(plain(axis), fontsize=8)
-        axes.set_title(plain(title), fontsize=9)
+        for label, line in zip(axes.get_yticklabels(), lines, strict=True):
+            label.set_fontweight("bold" if line.is_total else "normal")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(heading(axis), fontsize=8)
+        axes.set_title(heading(title), fontsize=9)
         _bare(axes)
 
     return draw
+
+
+def _reach(lines: Sequence[Line]) -> tuple[float, float]:
+    """Give limits that hold 0, all means and the intervals over all domains; those of one domain may be far wider."""
+    totals = [end for line in lines if line.is_total for end in (line.low, line.high) if end is not None]
+    known = [0.0, *(line.mean for line in lines), *totals]
+    margin = max(0.15 * (max(known) - min(known)), 0.5)
+    return min(known) - margin, max(known) + margin
 
 
 def heat(
@@ -171,6 +189,7 @@ def heat(
     """Draw rows × columns; shades are of the difference from each column's mean, numbers are the means."""
 
     def draw(axes: Axes) -> None:
+        """Draw it into `axes`."""
         values = np.array([[math.nan if mean is None else mean for mean in row] for row in means], dtype=np.float64)
         known = np.isfinite(values)
         sums = np.where(known, values, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
@@ -184,7 +203,7 @@ def heat(
         axes.set_yticks(range(len(rows)), [plain(name) for name in rows], fontsize=8)
         axes.tick_params(length=0)
         better = "blue: better than the column's mean, red: worse"
-        axes.set_title(f"{plain(title)}\n{better}", fontsize=9)
+        axes.set_title(f"{heading(title)}\n{better}", fontsize=9)
         for side in axes.spines.values():
             side.set_visible(False)
 
@@ -195,6 +214,7 @@ def scatter(title: str, names: tuple[str, str], points: Sequence[Point]) -> Draw
     """Draw points, one colour and marker a curve; the points of a curve joined in the order of alpha."""
 
     def draw(axes: Axes) -> None:
+        """Draw it into `axes`."""
         curves = list(dict.fromkeys(point.curve for point in points))
         for curve, colour, marker in zip(curves, cycle(COLOURS), cycle(MARKERS)):
             of_curve = sorted((each for each in points if each.curve == curve), key=lambda each: each.alpha or 0.0)
@@ -215,6 +235,7 @@ def curves(title: str, name: str, of_rows: Sequence[tuple[str, Sequence[tuple[in
     """Draw numbers against step, one line a row; what is not trained is a dotted level."""
 
     def draw(axes: Axes) -> None:
+        """Draw it into `axes`."""
         for (row, curve), colour, marker in zip(of_rows, cycle(COLOURS), cycle(MARKERS)):
             if len(curve) == 1 and curve[0][0] == 0:
                 axes.axhline(curve[0][1], color=colour, linestyle=":", label=plain(row))
@@ -227,9 +248,9 @@ def curves(title: str, name: str, of_rows: Sequence[tuple[str, Sequence[tuple[in
 
 
 def _finish(axes: Axes, title: str, names: tuple[str, str]) -> None:
-    axes.set_xlabel(plain(names[0]), fontsize=8)
-    axes.set_ylabel(plain(names[1]), fontsize=8)
-    axes.set_title(plain(title), fontsize=9)
+    axes.set_xlabel(heading(names[0]), fontsize=8)
+    axes.set_ylabel(heading(names[1]), fontsize=8)
+    axes.set_title(heading(title), fontsize=9)
     axes.grid(color="#EEEEEE")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", labelsize=8)

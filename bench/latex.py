@@ -1,167 +1,195 @@
 r"""Reports as LaTeX: tables with booktabs rules that compile alone and paste into a paper.
 
-The first line makes a document of the output where no class is loaded yet, so `pdflatex` takes the file as it is; after
-`\documentclass` it does nothing, so the same file can be `\input` or any table copied.
+The first lines make a document of the output where no class is loaded yet, so `pdflatex` takes the file as it is; after
+`\documentclass` they do nothing, so the same file can be `\input` or any table copied. A table of more rows than a page
+holds is a longtable; one of more columns than a line holds is set in parts, one below the other.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from bench.comparison import Family
 from bench.comparison_text import comparison_cells, comparison_footer, comparison_header, comparison_title
-from bench.formats import cell_text, table_title
+from bench.formats import cell_text, heads, marked_rows, table_title
+from bench.latex_text import escape, signed
+from bench.marks import marks_footer
 from bench.panels import Panel, panel_title
 from bench.report import Report
-from bench.tables import Cell, Table, TableRow, best_and_second
+from bench.tables import Cell, Table, TableRow
 
-_HEAD = r"""% Needs \usepackage{booktabs}. Compiles as it is; inside a document the next line and the last do nothing.
-\ifdefined\maketitle\else\documentclass{article}\usepackage{booktabs}\def\clipbedend{\end{document}}\begin{document}\fi
+LONG_ROWS = 40
+"""A table of more rows does not fit a page: it becomes a longtable."""
+_HEAD = r"""% Needs %PACKAGES%. Compiles as it is; inside a document the next line and the last do nothing.
+% A single table may be copied; in a paper of two columns write table* for table.
+\ifdefined\maketitle\else\documentclass{article}%USED%\def\clipbedend{\end{document}}\begin{document}\fi
 """
 _TAIL = "\\ifdefined\\clipbedend\\expandafter\\clipbedend\\fi\n"
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "[": "{[}",  # after a line's end LaTeX would take it for an argument
-    "]": "{]}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"$<$",
-    ">": r"$>$",
-    "|": r"$|$",
-    '"': "''",
-    "±": r"$\pm$",
-    "–": "--",
-    "·": r"$\cdot$",
-    "†": r"$\dagger$",
-    "‡": r"$\ddagger$",
-    "…": r"\ldots{}",
-}
 _SIZES = (
     ("", 5.2, 12),
     ("\\small\\setlength{\\tabcolsep}{4pt}", 4.8, 8),
     ("\\footnotesize\\setlength{\\tabcolsep}{3pt}", 4.3, 6),
+    ("\\scriptsize\\setlength{\\tabcolsep}{2pt}", 3.9, 4),
 )
-_SMALLEST = "\\scriptsize\\setlength{\\tabcolsep}{2pt}"
+"""Tried in this order: commands, mean width of a character, and space between two columns, in points."""
 _LINE_WIDTH = 345
-"""Points: article's line; sizes are tried with their mean width of a character and the space between two columns."""
+"""Points: article's line."""
+_SEPARATOR = "\n\n\\bigskip\n\n"
 
 
 def latex(reports: Sequence[Report]) -> str:
     """Render every table, its comparison and the footer as LaTeX."""
-    return _HEAD + "\n".join(_report(report) for report in reports) + _TAIL
-
-
-def escape(words: str) -> str:
-    """Make any user's words safe in LaTeX text; what the default font encoding lacks becomes a question mark."""
-    return "".join(_SPECIAL.get(each) or (each if _is_plain(each) else "?") for each in " ".join(words.split()))
-
-
-def _is_plain(character: str) -> bool:
-    is_accented = "À" <= character <= "ÿ" and character not in "Ð×ÞÝðþý÷"
-    return character.isprintable() and (character.isascii() or is_accented)
+    body = "\n".join(_report(report) for report in reports)
+    packages = ["booktabs", *(["longtable"] if "\\begin{longtable}" in body else [])]
+    head = _HEAD.replace("%PACKAGES%", " and ".join(f"\\usepackage{{{each}}}" for each in packages))
+    return head.replace("%USED%", "".join(f"\\usepackage{{{each}}}" for each in packages)) + body + _TAIL
 
 
 def _report(report: Report) -> str:
     n_protocols = len({table.protocol for table in report.tables})
-    families = {id(family.table): family for family in report.shown_families}
-    blocks = []
-    for table in report.shown_tables:
-        tabulars = [_tabular(table)]
-        family = families.get(id(table))
-        if family is not None:
-            title = escape(comparison_title(family, n_protocols))
-            tabulars.append(f"\\medskip\n\n{title}\n\n\\smallskip\n{_comparison(family)}")
-        blocks.append(_float(escape(table_title(table, n_protocols)), tabulars, report, family, table))
+    blocks = [_block(table, family, report, n_protocols) for table, family in report.blocks]
     blocks += [_panel(panel, n_protocols) for panel in report.shown_panels if panel.rows or panel.notes]
     return "\n".join(blocks)
 
 
-def _panel(panel: Panel, n_protocols: int) -> str:
-    if not panel.rows:
-        return "\n".join(map(escape, panel.notes)) + "\n"
-    rows = [panel.header, *panel.rows]
-    tabular = _ruled([[_signed(words) for words in row] for row in rows], _size(rows))
-    return _floated(escape(panel_title(panel, n_protocols)), tabular, [*map(escape, panel.notes)])
-
-
-def _float(caption: str, tabulars: Sequence[str], report: Report, family: Family | None, table: Table) -> str:
+def _block(table: Table, family: Family | None, report: Report, n_protocols: int) -> str:
+    """Set a table with its comparison and what is to be said of both."""
+    caption = escape(table_title(table, n_protocols))
     notes = [*report.footer, *(f"WARNING: {warning}" for warning in report.warnings)]
-    notes += comparison_footer([family]) if family is not None else []
-    marks = _ranks_meaning(table)
-    escaped = [*map(escape, notes)]
-    return _floated(caption, "\n\n".join(tabulars), [marks, *escaped] if marks else escaped)
-
-
-def _floated(caption: str, body: str, notes: Sequence[str]) -> str:
-    lines = [
-        "\\begin{table}[htbp]",
-        "\\centering",
-        f"\\caption{{{caption}}}",
-        body,
-        "",
-        "\\smallskip",
-        "\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright",
-        "\n".join(notes),
-        "\\end{minipage}",
-        "\\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _ranks_meaning(table: Table) -> str:
-    ranked = [best_and_second(table, column) for column in range(len(table.columns))]
-    if not any(best for best, _ in ranked):
-        return ""
-    second = ", \\underline{underlined}: second" if any(second for _, second in ranked) else ""
-    return f"\\textbf{{Bold}}: best of its column{second}."
-
-
-def _tabular(table: Table) -> str:
-    ranked = [best_and_second(table, column) for column in range(len(table.columns))]
-    rows = [["", *map(escape, table.columns)]]
-    for place, row in enumerate(table.rows):
-        cells = [
-            _cell(cell, place in best, place in second) for cell, (best, second) in zip(row.cells, ranked, strict=True)
-        ]
-        rows.append([_label(row), *cells])
-    plain = [["", *table.columns], *([row.label, *map(cell_text, row.cells)] for row in table.rows)]
-    return _ruled(rows, _size(plain))
-
-
-def _comparison(family: Family) -> str:
+    marks = marks_footer([table], "Bold", "also bold", report.alpha)
+    second = ["\\underline{Underlined}: second."] if any(each.second for each in table.marks) else []
+    told = [*map(escape, marks), *second, *map(escape, notes)]
+    if family is not None:
+        told += map(escape, comparison_footer([family]))
+    tabulars = list(_parts(_cells(table, report), _plain(table, report)))
+    if family is None:
+        return _set(caption, tabulars, told)
+    title = escape(comparison_title(family, n_protocols))
     rows = [comparison_header(family), *(comparison_cells(each, family.question.alpha) for each in family.comparisons)]
-    body = [[_signed(words) for words in row] for row in rows]
-    return _ruled(body, _size(rows))
+    compared = list(_parts([[signed(words) for words in row] for row in rows], rows))
+    if len(table.rows) > LONG_ROWS or len(tabulars) > 1:
+        return _set(caption, tabulars, []) + "\n" + _set(title, compared, told)
+    led = f"{title}\n\n\\smallskip\n{compared[0]}"
+    return _set(caption, [*tabulars, led, *compared[1:]], told)
+
+
+def _panel(panel: Panel, n_protocols: int) -> str:
+    notes = [*map(escape, panel.notes)]
+    if not panel.rows:
+        return _minipage(notes) + "\n"
+    rows = [panel.header, *panel.rows]
+    tabulars = list(_parts([[signed(words) for words in row] for row in rows], rows))
+    return _set(escape(panel_title(panel, n_protocols)), tabulars, notes)
+
+
+def _set(caption: str, tabulars: Sequence[str], notes: Sequence[str]) -> str:
+    """Put tabulars into floats that fit a page; longtables stand by themselves."""
+    told = _minipage(notes) if notes else ""
+    if "\\begin{longtable}" in tabulars[0]:
+        first, *others = tabulars
+        continued = (each.replace("%CAPTION%", f"{caption} (continued)") for each in others)
+        return "\n".join([first.replace("%CAPTION%", caption), *continued, told]) + "\n"
+    floats: list[list[str]] = [[]]
+    for each in tabulars:
+        if floats[-1] and sum(map(_n_lines, [*floats[-1], each])) > LONG_ROWS:
+            floats.append([])
+        floats[-1].append(each)
+    made = []
+    for place, group in enumerate(floats):
+        is_last = place == len(floats) - 1
+        head = f"\\caption{{{caption}{' (continued)' if place else ''}}}\n\\smallskip"
+        body = _SEPARATOR.join(group)
+        below = ["", "\\smallskip", told] if is_last and told else []
+        made.append("\n".join(["\\begin{table}[htbp]", "\\centering", head, body, *below, "\\end{table}"]))
+    return "\n".join(made) + "\n"
+
+
+def _minipage(notes: Sequence[str]) -> str:
+    return "\n".join(["\\noindent\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright", *notes, "\\end{minipage}"])
+
+
+def _n_lines(tabular: str) -> int:
+    return tabular.count("\\\\\n") + 2
+
+
+def _cells(table: Table, report: Report) -> list[list[str]]:
+    """Give a table's rows in LaTeX, the header first."""
+    rows = [["", *map(escape, heads(table))]]
+    for row, marked in zip(table.rows, marked_rows(table, report), strict=True):
+        rows.append([_label(row), *(_cell(*each) for each in marked)])
+    return rows
+
+
+def _plain(table: Table, report: Report) -> list[list[str]]:
+    """Give the rows as they look, for their widths."""
+    marked = marked_rows(table, report)
+    return [
+        ["", *heads(table)],
+        *(
+            [f"{row.label}{row.mark}", *(cell_text(cell) + verdict for cell, _, verdict in cells)]
+            for row, cells in zip(table.rows, marked, strict=True)
+        ),
+    ]
+
+
+def _parts(rows: Sequence[Sequence[str]], plain: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Set rows in the largest type in which they fit the line, in several parts where no type is small enough."""
+    widths = [max(map(len, column)) for column in zip(*plain, strict=True)]
+    fitting = (size for size, *of_type in _SIZES if _points(widths, *of_type) <= _LINE_WIDTH)
+    size = next(fitting, None)
+    if size is not None:
+        yield _ruled(rows, size)
+        return
+    size, *of_type = _SIZES[-2]
+    for columns in _groups(widths, *of_type):
+        yield _ruled([[row[place] for place in (0, *columns)] for row in rows], size)
+
+
+def _points(widths: Sequence[int], of_character: float, of_space: float) -> float:
+    return sum(widths) * of_character + len(widths) * of_space
+
+
+def _groups(widths: Sequence[int], of_character: float, of_space: float) -> list[list[int]]:
+    """Divide the columns but the first into as few groups as fit the line, each about as large."""
+    room = max(
+        1, int((_LINE_WIDTH - widths[0] * of_character - of_space) / (max(widths[1:]) * of_character + of_space))
+    )
+    places = list(range(1, len(widths)))
+    n_groups = -(-len(places) // room)
+    cuts = [round(len(places) * group / n_groups) for group in range(n_groups + 1)]
+    return [places[start:end] for start, end in pairwise(cuts)]
 
 
 def _ruled(rows: Sequence[Sequence[str]], size: str) -> str:
     header, *body = [" & ".join(row) + " \\\\" for row in rows]
-    begin = f"\\begin{{tabular}}{{l{'c' * (len(rows[0]) - 1)}}}"
-    lines = [begin, "\\toprule", header, "\\midrule", *body, "\\bottomrule", "\\end{tabular}"]
+    columns = f"{{l{'c' * (len(rows[0]) - 1)}}}"
+    if len(body) > LONG_ROWS:
+        head = ["\\toprule", header, "\\midrule", "\\endhead", "\\bottomrule", "\\endfoot"]
+        lines = [f"\\begin{{longtable}}{columns}", "\\caption{%CAPTION%} \\\\", *head, *body, "\\end{longtable}"]
+    else:
+        lines = [
+            f"\\begin{{tabular}}{columns}",
+            "\\toprule",
+            header,
+            "\\midrule",
+            *body,
+            "\\bottomrule",
+            "\\end{tabular}",
+        ]
     return "\n".join(["{" + size, *lines, "}"] if size else lines)
 
 
-def _size(rows: Sequence[Sequence[str]]) -> str:
-    """Choose the largest type in which the table should fit the line."""
-    n_characters = sum(max(map(len, column)) for column in zip(*rows, strict=True))
-    fitting = (size for size, width, space in _SIZES if n_characters * width + len(rows[0]) * space <= _LINE_WIDTH)
-    return next(fitting, _SMALLEST)
+def _cell(cell: Cell, standing: str, verdict: str) -> str:
+    mean, space, error = escape(cell_text(cell)).partition(" ")
+    command = {"best": "\\textbf", "level": "\\textbf", "second": "\\underline"}.get(standing)
+    mean = f"{command}{{{mean}}}" if command else mean
+    # The mark takes no room, so that numbers stay below each other.
+    above = f"\\rlap{{$^{{{_VERDICTS[verdict]}}}$}}" if verdict else ""
+    return f"{mean}{space}{error}{above}"
 
 
-def _signed(words: str) -> str:
-    """Escape, and set the sign of a number as a sign."""
-    is_number = re.compile(r"[+-][0-9]").match
-    return " ".join(f"${word}$" if is_number(word) else escape(word) for word in words.split(" "))
-
-
-def _cell(cell: Cell, is_best: bool, is_second: bool) -> str:
-    words = escape(cell_text(cell))
-    if is_best and cell.error is not None:
-        mean, _, error = words.partition(" ")
-        return f"\\textbf{{{mean}}} {error}"
-    return f"\\textbf{{{words}}}" if is_best else f"\\underline{{{words}}}" if is_second else words
+_VERDICTS = {"†": "\\dagger", "‡": "\\ddagger", "·": "\\cdot"}
 
 
 def _label(row: TableRow) -> str:

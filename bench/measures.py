@@ -7,10 +7,11 @@ protocol that is not listed here is read as `leave_one_domain_out`.
 |----------------------|--------------------|-------------------------------------|-------------------------------------|
 | leave_one_domain_out | held-out domains   | accuracy                            | training domains' out splits        |
 | single_source        | training domains   | mean accuracy on the other domains  | the training domain's out split     |
-| base_to_new          | domains            | base, new, harmonic mean            | base classes' validation shots      |
-| in_the_wild          | held-out domains   | base, new, total, harmonic mean     | training domains' out splits (base) |
+| base_to_new          | domains            | base, new, harmonic means           | base classes' validation shots      |
+| in_the_wild          | held-out domains   | base, new, total, harmonic means    | training domains' out splits (base) |
 | universal            | domains adapted to | accuracies, AUROC, FPR95, AUPR      | none: the last step                 |
 | transfer             | other data sets    | accuracy, also where it was trained | validation shots                    |
+| few_shot (imported)  | domains            | accuracy                            | none: the one number there is       |
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from bench.metrics import harmonic_mean
+from bench.sums import mean
 
 Record = Mapping[str, Any]
 Read = Callable[[Record, int], float]
@@ -41,6 +40,8 @@ class Measure:
         lower_is_better: whether the best is the smallest.
         is_detailed: whether it has a table of its own in text, with a comparison; CSV and JSON hold all.
         of: names of the two measures whose harmonic mean it is; averages of it are harmonic means of theirs.
+        views: patterns of the views over all of whose images it is the accuracy; none if it is of another kind.
+        is_compared: whether rows are compared by it; not where another measure's comparison says the same.
     """
 
     name: str
@@ -49,6 +50,8 @@ class Measure:
     lower_is_better: bool = False
     is_detailed: bool = True
     of: tuple[str, str] | None = None
+    views: tuple[str, ...] = ()
+    is_compared: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def further_measures(protocol: str, records: Iterable[Record]) -> tuple[Measure,
     """Give the measures that the trials were asked for besides (`--metrics`), as far as any record has them."""
     of_protocol = scheme(protocol)
     own = {each.name for each in of_protocol.measures}
-    keys = {key for record in records for key in record if key.startswith("env")}
+    keys = {key for key in set[str]().union(*records) if key.startswith("env")}
     found = []
     for prefix, pattern in of_protocol.views:
         for metric, (name, lower) in _FURTHER.items():
@@ -136,6 +139,7 @@ _FURTHER = {
     "nll": ("100 NLL", True),
     "ece": ("ECE", True),
     "brier": ("Brier", True),
+    "macro_f1": ("macro-F1", False),
 }
 """Metric → head of its column, whether lower is better. All are shown times a hundred."""
 
@@ -143,7 +147,7 @@ _FURTHER = {
 def settings(record: Record) -> Record:
     """Give the mapping that holds a record's dataset, algorithm and seeds: the record, or DomainBed's `args` in it."""
     args = record.get("args")
-    return args if isinstance(args, Mapping) else record
+    return args if args is not None and isinstance(args, Mapping) else record
 
 
 def held_out(record: Record) -> tuple[int, ...]:
@@ -172,11 +176,26 @@ def _key(pattern: str) -> Read:
     return lambda record, domain: number(record, pattern.format(domain))
 
 
-def _harmonic(base: str, new: str) -> Measure:
-    def read(record: Record, domain: int) -> float:
-        return harmonic_mean(number(record, base.format(domain)), number(record, new.format(domain)))
+def _accuracy(name: str, words: str, view: str, *views: str) -> Measure:
+    """Make the measure that is the accuracy on a view, over the images of `views` where it is made of several."""
+    return Measure(name, words, _key(f"{view}_acc"), views=views or (view,))
 
-    return Measure("H", "harmonic mean of base and new", read, of=("base", "new"))
+
+def _harmonic(base: str, new: str) -> tuple[Measure, Measure]:
+    """Make the two harmonic means that papers print: of the averages, and the average of those of trials and domains.
+
+    Comparisons are of the latter, which has a number for each trial.
+    """
+    from bench.metrics import harmonic_mean  # imports numpy, which DomainBed's text can do without
+
+    def read(record: Record, domain: int) -> float:
+        return harmonic_mean(_key(f"{base}_acc")(record, domain), _key(f"{new}_acc")(record, domain))
+
+    words = "harmonic mean of base and new"
+    of_trials = Measure(
+        "mean H", f"{words}, averaged over trials and domains", read, is_detailed=False, is_compared=False
+    )
+    return Measure("H", words, read, of=("base", "new")), of_trials
 
 
 def _missing(record: Record, domain: int) -> float:
@@ -184,17 +203,27 @@ def _missing(record: Record, domain: int) -> float:
 
 
 def _mean(values: list[float]) -> float:
-    # np.mean, not a sum: ties must fall as in DomainBed, to the last bit.
-    return float(np.mean(values)) if values else math.nan
+    return mean(values) if values else math.nan
 
 
 def _training_domains(record: Record) -> tuple[int, ...]:
-    out = held_out(record)
-    return tuple(domain for domain in range(count_domains(record)) if domain not in out)
+    return _others(count_domains(record), held_out(record))
+
+
+@functools.lru_cache(maxsize=1024)
+def _others(n_domains: int, out: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(domain for domain in range(n_domains) if domain not in out)
+
+
+@functools.lru_cache(maxsize=1024)
+def _keys_of_out_splits(n_domains: int, out: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(f"env{domain}_out_acc" for domain in _others(n_domains, out))
 
 
 def _out_splits(record: Record) -> float:
-    return _mean([number(record, f"env{domain}_out_acc") for domain in _training_domains(record)])
+    keys = _keys_of_out_splits(count_domains(record), held_out(record))
+    values: list[Any] = [*map(record.get, keys)]
+    return mean(values) if {*map(type, values)} == {float} else _mean([number(record, key) for key in keys])
 
 
 def _domains_with(record: Record, *views: str) -> tuple[int, ...]:
@@ -213,8 +242,9 @@ _REPORTED = {"in": "its in-split", "out": "its out-split", "all": "all of it"}
 def _leave_one_domain_out(options: Mapping[str, str]) -> Scheme:
     report = options.get("report", "in")
     view = f"env{{}}_{report}"
+    parts = ("env{}_in", "env{}_out") if report == "all" else ()
     return Scheme(
-        measures=(Measure("accuracy", "accuracy", _key(f"{view}_acc")),),
+        measures=(_accuracy("accuracy", "accuracy", view, *parts),),
         main="accuracy",
         cells=held_out,
         validation=_out_splits,
@@ -244,39 +274,39 @@ def _single_source(options: Mapping[str, str]) -> Scheme:
 
 
 def _base_to_new(options: Mapping[str, str]) -> Scheme:
-    base, new = "env{}_base_acc", "env{}_new_acc"
+    base, new = "env{}_base", "env{}_new"
     return Scheme(
         measures=(
-            Measure("base", "accuracy on base classes", _key(base)),
-            Measure("new", "accuracy on new classes", _key(new)),
-            _harmonic(base, new),
+            _accuracy("base", "accuracy on base classes", base),
+            _accuracy("new", "accuracy on new classes", new),
+            *_harmonic(base, new),
         ),
         main="H",
         cells=lambda record: _domains_with(record, "base", "new"),
         validation=_validation_shots,
         oracle=_missing,
         about="Accuracy in percent on test images of base classes (against base names) and of new classes (against new "
-        "names), and their harmonic mean H; H under Avg is of the averages",
-        views=(("base", "env{}_base"), ("new", "env{}_new")),
+        "names), and their harmonic mean: H under Avg is of the averages, mean H the average of those of trials and domains",
+        views=(("base", base), ("new", new)),
     )
 
 
 def _in_the_wild(options: Mapping[str, str]) -> Scheme:
-    base, new = "env{}_base_acc", "env{}_new_acc"
+    base, new, total = "env{}_base", "env{}_new", "env{}_total"
     return Scheme(
         measures=(
-            Measure("base", "accuracy on base classes", _key(base)),
-            Measure("new", "accuracy on new classes", _key(new)),
-            Measure("total", "accuracy on all classes", _key("env{}_total_acc")),
-            _harmonic(base, new),
+            _accuracy("base", "accuracy on base classes", base),
+            _accuracy("new", "accuracy on new classes", new),
+            _accuracy("total", "accuracy on all classes", total, base, new),
+            *_harmonic(base, new),
         ),
         main="total",
         cells=held_out,
         validation=_out_splits,
         oracle=_missing,
         about="Accuracy in percent on the held-out domain's images of base and of new classes, all against all names; "
-        "total is of both, H their harmonic mean (under Avg of the averages)",
-        views=(("", "env{}_total"),),
+        "total is of both, H their harmonic mean (under Avg of the averages; mean H averages those of trials and domains)",
+        views=(("", total),),
     )
 
 
@@ -307,7 +337,7 @@ def _transfer(options: Mapping[str, str]) -> Scheme:
     return Scheme(
         measures=(
             Measure("trained", "accuracy on the data set that was trained on", of_source, is_detailed=False),
-            Measure("accuracy", "accuracy", _key("env{}_test_acc")),
+            _accuracy("accuracy", "accuracy", "env{}_test"),
         ),
         main="accuracy",
         cells=lambda record: _domains_with(record, "test"),
@@ -319,6 +349,19 @@ def _transfer(options: Mapping[str, str]) -> Scheme:
     )
 
 
+def _few_shot(options: Mapping[str, str]) -> Scheme:
+    classes = f" ({options['classes']} classes alone)" if "classes" in options else ""
+    return Scheme(
+        measures=(_accuracy("accuracy", "accuracy", "env{}_test"),),
+        main="accuracy",
+        cells=lambda record: _domains_with(record, "test"),
+        validation=None,
+        oracle=_missing,
+        about=f"Accuracy in percent on test images of the data set that was trained on{classes}",
+        views=(("", "env{}_test"),),
+    )
+
+
 _SCHEMES: dict[str, Callable[[Mapping[str, str]], Scheme]] = {
     "leave_one_domain_out": _leave_one_domain_out,
     "single_source": _single_source,
@@ -326,4 +369,5 @@ _SCHEMES: dict[str, Callable[[Mapping[str, str]], Scheme]] = {
     "in_the_wild": _in_the_wild,
     "universal": _universal,
     "transfer": _transfer,
+    "few_shot": _few_shot,
 }

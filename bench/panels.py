@@ -13,7 +13,10 @@ import numpy as np
 
 from bench.bayes import RopeProbabilities, signed_rank_probabilities
 from bench.comparison import Comparison, Family, scores
-from bench.comparison_text import measure_title, p_text, percent, scope_title
+from bench.comparison_text import interval_text, measure_title, p_text, percent, scope_title
+from bench.curves import line_points
+from bench.default_test import ESTIMANDS, paired_test
+from bench.exact_tests import wilcoxon
 from bench.power import MOST_TRIALS, MOST_UNITS, POWER, Plan, plan
 from bench.ranks import MIN_RANK_UNITS, RankComparison, compare_ranks
 from bench.stats import ROPE, probability_of_improvement, rank_biserial
@@ -22,6 +25,8 @@ from bench.units import dataset_table, pair, trial_means_by_dataset, unit_table
 
 OBSERVED = 0.0
 """`--plan` without points: the difference to be found is the observed one."""
+MIN_CURVE = 3
+"""Fewer rows that differ in alpha alone are no curve."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -30,7 +35,7 @@ class Panel:
     """One further table.
 
     Attributes:
-        kind: "rankings", "effects" or "plans"; its key in JSON.
+        kind: "curves", "rankings", "effects", "sensitivity" or "plans"; its key in JSON.
         table: the table that it is about.
         title: heading, without the table's name.
         header: column heads.
@@ -95,6 +100,45 @@ def rank_panel(family: Family, posthoc: str) -> Panel:
     )
 
 
+def curve_panel(table: Table) -> Panel | None:
+    """Tabulate accuracy by alpha, where rows differ in it alone: in the training domains and in the held-out ones.
+
+    Returns:
+        None where no three rows do.
+    """
+    points = [point for point in line_points(table) if point.alpha is not None]
+    curves = {
+        point.curve: sorted(each.alpha or 0.0 for each in points if each.curve == point.curve) for point in points
+    }
+    curves = {curve: alphas for curve, alphas in curves.items() if len(alphas) >= MIN_CURVE}
+    if not curves:
+        return None
+    alphas = sorted({alpha for of_curve in curves.values() for alpha in of_curve})
+    cells = []
+    for curve in curves:
+        of_alpha = {point.alpha: point for point in points if point.curve == curve}
+        name = curve.removesuffix(", by alpha")
+        for what, key in (("training domains", "inside"), ("held-out domain", "outside")):
+            values = [getattr(of_alpha[alpha], key) if alpha in of_alpha else None for alpha in alphas]
+            best = max(value for value in values if value is not None)
+            words = ("–" if each is None else f"{each:.1f}{' *' if each == best else ''}" for each in values)
+            cells.append((f"{name}, {what}", *words))
+    note = "Over alpha: mean accuracy (%) on the out-splits of the training domains and on held-out domains; *: the highest."
+    data = tuple(
+        {
+            **_scope_of(table),
+            "curve": point.curve,
+            "alpha": point.alpha,
+            "training_domains": point.inside,
+            "held_out_domain": point.outside,
+        }
+        for point in points
+        if point.curve in curves
+    )
+    header = ("alpha", *(f"{alpha:g}" for alpha in alphas))
+    return Panel("curves", table, "accuracy over alpha (%)", header, tuple(cells), (note,), data)
+
+
 def effects_panel(family: Family) -> Panel:
     """Give effect sizes of each comparison on its domains (over several data sets: data sets)."""
     cells, data = [], []
@@ -129,6 +173,46 @@ def effects_panel(family: Family) -> Panel:
     return Panel("effects", family.table, f"effect sizes over {what}", header, tuple(cells), (note,), tuple(data))
 
 
+def sensitivity_panel(family: Family) -> Panel:
+    """Ask the same differences otherwise: for the other estimand, and by ranks over all domains; uncorrected.
+
+    Without rows where there are too few trials and domains for either.
+    """
+    asked = family.question.estimand
+    other = next(name for name in ESTIMANDS if name != asked)
+    several = family.over_datasets
+    cells, data = [], []
+    for each in family.comparisons:
+        if not each.paired.units:
+            cells.append((each.label, *["·"] * 4))
+            continue
+        test = paired_test(each.paired, other, family.question.alpha, over_datasets=several)
+        n = len(each.paired.units)
+        ranks = wilcoxon(each.paired.means).p if n >= MIN_RANK_UNITS else None
+        p_values = ("·" if p is None else p_text(p) for p in (test.p, ranks))
+        cells.append((each.label, interval_text(test.low, test.high), *p_values, str(n)))
+        data.append(
+            {
+                **_scope(family, each),
+                "estimand": other,
+                "interval": None if test.low is None else [test.low, test.high],
+                "p": test.p,
+                "wilcoxon_p": ranks,
+                "domains": n,
+            }
+        )
+    words = {"new-domains": "new domains", "these-benchmarks": "these domains alone"}
+    of_ranks = " and is conditional on these data sets: domains of one resemble each other" if several else ""
+    note = (
+        f"Asked otherwise (nothing corrected): {words[other]}: interval and p for {ESTIMANDS[other]}; Wilcoxon's exact p "
+        f"counts single domains{of_ranks}; ·: too few trials or domains ({MIN_RANK_UNITS} for ranks)."
+    )
+    header = ("", words[other], "p", "Wilcoxon p", "domains")
+    if all(each["p"] is None and each["wilcoxon_p"] is None for each in data):
+        return Panel("sensitivity", family.table, "asked otherwise", header, (), (), tuple(data))
+    return Panel("sensitivity", family.table, "asked otherwise", header, tuple(cells), (note,), tuple(data))
+
+
 def plan_panel(family: Family, points: float) -> Panel:
     """Say, for each comparison, what it would take to find a difference on new domains.
 
@@ -139,7 +223,7 @@ def plan_panel(family: Family, points: float) -> Panel:
     cells, notes, data = [], [], []
     n_tests = max(1, family.n_tests)
     for each in family.comparisons:
-        several = len(set(each.paired.datasets)) > 1
+        several = family.over_datasets
         trials = trial_means_by_dataset(each.paired) if several else each.paired.differences
         if len(trials) < 2 or not all(map(len, trials)):
             reason = each.refusal or "trials in common on two units or more are needed"
@@ -147,7 +231,7 @@ def plan_panel(family: Family, points: float) -> Panel:
             continue
         found = plan(trials, points or None, family.question.alpha, n_tests=n_tests)
         cells.append((each.label, *_plan_cells(found)))
-        data.append({**_scope(family, each), **_plan_data(found)})
+        data.append({**_scope(family, each), "unit": "data set" if several else "domain", **_plan_data(found)})
     what = "data sets" if family.table.is_average else "domains"
     header = (
         "",
@@ -172,14 +256,17 @@ def plan_panel(family: Family, points: float) -> Panel:
     return Panel("plans", family.table, "what would settle it", header, tuple(cells), tuple(notes), tuple(data))
 
 
-def _scope(family: Family, each: Comparison | None = None) -> dict[str, Any]:
-    table = family.table
-    scope = {
+def _scope_of(table: Table) -> dict[str, Any]:
+    return {
         "scope": "overall" if table.is_average else table.dataset,
         "metric": table.measure.name,
         "protocol": table.protocol,
         "selection": table.selection,
     }
+
+
+def _scope(family: Family, each: Comparison | None = None) -> dict[str, Any]:
+    scope = _scope_of(family.table)
     return scope if each is None else {**scope, "algorithm": each.label, "against": each.against}
 
 
@@ -229,7 +316,8 @@ def _rank_data(
         **_scope(family),
         "posthoc": found.posthoc,
         "refusal": None,
-        "n_units": omnibus.n_units,
+        "units": omnibus.n_units,
+        "unit": "data set" if family.table.is_average else "domain",
         "algorithms": list(labels),
         "mean_ranks": [float(rank) for rank in omnibus.mean_ranks],
         "p": [[float(p) for p in row] for row in found.p],
@@ -263,7 +351,7 @@ def _plan_data(found: Plan) -> dict[str, Any]:
         "difference": found.difference,
         "spread_between": found.spread.between,
         "spread_within": found.spread.within,
-        "n_units": found.spread.n_units,
+        "units": found.spread.n_units,
         "n_trials": found.spread.n_trials,
         "power_now": found.power_now,
         "detectable": found.detectable,

@@ -16,9 +16,9 @@ import csv
 import io
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,20 +26,21 @@ import numpy as np
 
 from bench import figures, files
 from bench.comparison import Family, by_domain
-from bench.comparison_text import percent, scope_title
+from bench.comparison_text import measure_title, percent, scope_title
+from bench.curves import IN_DOMAIN, OUT_OF_DOMAIN, line_points
 from bench.errors import BenchError
 from bench.measures import label, scheme
 from bench.panels import rank_panel
+from bench.printable import spreadsheet
 from bench.report import Report
 from bench.selection import is_pair, row_of
-from bench.tables import Table, TableRow
+from bench.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_ROWS = 120
 """A forest of more lines than this is not drawn: nobody could read it."""
-_ALPHA = re.compile(r"(.+)\[alpha=([0-9.]+)\](.*)")
 
 
 @dataclass(frozen=True)
@@ -129,14 +130,12 @@ def _numbered(name: str) -> Iterator[str]:
 def _csv(plot: Plot) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(plot.header)
-    writer.writerows(["" if each is None else _inert(each) for each in row] for row in plot.rows)
+    writer.writerow(map(spreadsheet, plot.header))
+    writer.writerows(
+        ["" if each is None else spreadsheet(each) if isinstance(each, str) else each for each in row]
+        for row in plot.rows
+    )
     return out.getvalue()
-
-
-def _inert(value: object) -> object:
-    """Keep a spreadsheet from taking a name for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
 
 
 def _name(kind: str, table: Table) -> str:
@@ -151,8 +150,10 @@ def _name(kind: str, table: Table) -> str:
     return words[:150]
 
 
-def _title(table: Table) -> str:
-    return f"{scope_title(table)}, {table.selection} selection"
+def _title(table: Table, measure: str | None = None) -> str:
+    """Word a heading; `measure` in place of the table's own."""
+    what = measure_title(table) if measure is None else measure
+    return f"{scope_title(table)}{what}, {table.selection} selection"
 
 
 def _ranks(family: Family, posthoc: str) -> Plot | str:
@@ -177,7 +178,7 @@ def _forest(family: Family) -> Plot | str:
     lines: list[figures.Line] = []
     for each in family.comparisons:
         own = [(domain, one) for domain, one in single if one.row == each.row]
-        found = [*own, (f"all (over {family.units})", each)]
+        found = [(f"all (over {family.units})", each), *own]
         lines += [
             figures.Line(each.label, name, one.test.difference, one.test.low, one.test.high, one is each)
             for name, one in found
@@ -189,11 +190,13 @@ def _forest(family: Family) -> Plot | str:
         return f"No forest of {scope_title(family.table)}: {len(lines)} lines; choose fewer rows with --algorithms."
     against = " or ".join(dict.fromkeys(each.against for each in family.comparisons))
     level = percent(1 - family.question.alpha)
-    axis = f"difference from {against}, points; {level} intervals (domains: over trials, these alone)"
+    has_own = any(line.low is not None for line in lines if not line.is_total)
+    own_intervals = "of one domain: over its trials" if has_own else "none of one domain: too few trials"
+    axis = f"difference from {against} in points, {level} intervals ({own_intervals})"
     rows = tuple((line.row, line.name, line.mean, line.low, line.high) for line in lines)
     header = ("row", "domain", "difference", "low", "high")
     draw = figures.forest(_title(family.table), axis, lines)
-    return Plot(_name("forest", family.table), header, rows, (7.5, 1.2 + 0.2 * len(lines)), draw)
+    return Plot(_name("forest", family.table), header, rows, (6.4, 1.0 + 0.16 * len(lines)), draw)
 
 
 def _heat(table: Table) -> Plot:
@@ -207,39 +210,15 @@ def _heat(table: Table) -> Plot:
 
 def _line(table: Table) -> Plot | None:
     """Give validation accuracy in the training domains against accuracy on the held-out ones."""
-    if (
-        table.is_average
-        or table.protocol.partition("[")[0] != "leave_one_domain_out"
-        or table.measure.name != "accuracy"
-    ):
-        return None
-    points = []
-    for row in table.rows:
-        inside = _mean_validation(row)
-        if inside is not None and row.cells[-1].mean is not None:
-            match = _ALPHA.fullmatch(row.label)
-            curve, alpha = (f"{match[1]}{match[3]}, by alpha", float(match[2])) if match else (row.label, None)
-            points.append(figures.Point(row.label, inside, row.cells[-1].mean, curve, alpha))
-    several = {curve for curve, n in Counter(point.curve for point in points).items() if n > 1}
-    points = [point if point.curve in several else replace(point, curve=point.label, alpha=None) for point in points]
-    if table.selection not in ("training-domain", "last") or len(points) < 2:
+    points = [
+        figures.Point(each.label, each.inside, each.outside, each.curve, each.alpha) for each in line_points(table)
+    ]
+    if len(points) < 2:
         return None
     rows = tuple((point.label, point.curve, point.alpha, point.x, point.y) for point in points)
-    names = ("accuracy on the training domains (out-splits), %", "accuracy on the held-out domain, %")
+    names = (IN_DOMAIN, OUT_OF_DOMAIN)
     header = ("row", "curve", "alpha", "in_domain", "out_of_domain")
     return Plot(_name("line", table), header, rows, (6.4, 4.8), figures.scatter(_title(table), names, points))
-
-
-def _mean_validation(row: TableRow) -> float | None:
-    """Average a row's validation accuracies over trials, then domains, in percent; None where one is missing."""
-    means = []
-    for cell in row.cells[:-1]:
-        values = [trial.choice.validation if trial.choice is not None else None for trial in cell.trials.values()]
-        known = [value for value in values if value is not None]
-        if not known or len(known) < len(values):
-            return None
-        means.append(100 * float(np.mean(known)))
-    return float(np.mean(means)) if means else None
 
 
 def _base_new(tables: Sequence[Table]) -> list[Plot]:
@@ -260,7 +239,7 @@ def _base_new(tables: Sequence[Table]) -> list[Plot]:
             if points:
                 names = ("accuracy on base classes, %", "accuracy on new classes, %")
                 rows = tuple((point.label, point.x, point.y) for point in points)
-                draw = figures.scatter(_title(base), names, points)
+                draw = figures.scatter(_title(base, ", base against new classes"), names, points)
                 plots.append(Plot(_name("base_new", base), ("row", "base", "new"), rows, (6.4, 4.8), draw))
     return plots
 

@@ -86,7 +86,7 @@ def friedman(scores: ArrayLike) -> Friedman:
     chi2 = n * float(((mean_ranks - (k + 1) / 2) ** 2).sum()) / spread if spread > 0 else 0.0
     left = n * (k - 1) - chi2
     f = (n - 1) * chi2 / left if left > 1e-9 else np.inf
-    chance = float(factorial(k)) ** (1 - n)
+    chance = float(factorial(k)) ** (1 - n) if k <= 170 else 0.0  # 171! is beyond floats, and the share below them
     p = max(chance, float(fdtrc(k - 1, (k - 1) * (n - 1), f)) if np.isfinite(f) else 0.0)
     return Friedman(mean_ranks, chi2, float(f), p, n)
 

@@ -1,21 +1,24 @@
-"""Loading a results folder: CLIPBed's runs and DomainBed's, mixed as they come, with a count of all that was left out.
+"""Loading a results folder: CLIPBed's runs, DomainBed's and imported numbers, mixed as they come, counting what is left out.
 
-Owns what counts as a record and as a finished run; chooses nothing and prints nothing.
+Owns which records count; chooses nothing and prints nothing. `bench.run_reader` says what a record and a finished run is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import gc
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import domainbed, store
-from bench.errors import RecordsMissing, SpecError
-from bench.measures import label
-from bench.selection import Group, groups_of, is_pair
-
-RECORDS_FILE = "results.jsonl"
+from bench.errors import RecordsMissing
+from bench.record_index import read_runs
+from bench.results_folder import CSV_COLUMNS, Kind, Source, digest_of, find_sources
+from bench.results_folder import RECORDS_FILE as RECORDS_FILE
+from bench.run_reader import Line, RunRecords
+from bench.selection import Group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class Results:
         n_unfinished: runs that are not finished.
         includes_unfinished: whether their records are among `records`.
         unfinished: the groups that unfinished runs are for, so that a table can show the hole.
+        digest: of the state of all files; empty where nothing should be kept of them.
 
     A record's `protocol` is its label, with the options of its `variant`, which is left out.
     """
@@ -49,96 +53,75 @@ class Results:
     n_unfinished: int
     includes_unfinished: bool
     unfinished: frozenset[Group]
+    digest: str = ""
 
-
-@dataclass(frozen=True)
-class _RunRecords:
-    records: list[dict[str, Any]]
-    n_skipped: int
-    is_done: bool
-    is_domainbed: bool
-    groups: tuple[Group, ...]
+    @property
+    def leaves_out(self) -> bool:
+        """Whether there is anything to say of what was left out."""
+        return bool(self.n_unfinished or self.n_skipped_lines or self.n_duplicates)
 
 
 def load(root: Path, *, include_unfinished: bool = False) -> Results:
-    """Read all runs in `root`, or one or two levels below it.
+    """Read all runs in `root`, or one or two levels below it, and what can be imported: Dassl's logs and CSV files.
 
     Args:
-        root: results folder, sweep folder or run folder, of CLIPBed or DomainBed.
+        root: results folder, sweep folder or run folder, of CLIPBed or DomainBed; folder of Dassl's outputs; a CSV file or
+            a folder with some.
         include_unfinished: keep the records of runs that are not finished.
 
     Raises:
         RecordsMissing: there is no such folder, or no record in it; the message says what was looked for.
+        SpecError: a CSV file has a line that is no good.
     """
-    if not root.is_dir():
+    if not root.exists():
         raise RecordsMissing(f"there is no folder {root}; give the results folder of a sweep, e.g. results/")
-    runs = [_read_run(folder) for folder in _run_folders(root)]
-    used = [run for run in runs if run.records and (run.is_done or include_unfinished)]
-    unfinished = [run for run in runs if not run.is_done]
-    lines = [record for run in used for record in run.records]
-    if not lines:
-        raise RecordsMissing(_nothing_in(root, runs, len(unfinished)))
-    records, n_contradictions = _last_of_each(lines)
+    with _without_collector():
+        looked_at = time.time_ns()
+        where = str(root).rstrip("/") or "/"
+        sources = find_sources(where)
+        runs = read_runs([source for source in sources if source.kind is Kind.RUN], where, looked_at)
+        used = [run for run in runs if run.records and (run.is_done or include_unfinished)]
+        unfinished = [run for run in runs if not run.is_done]
+        lines = [record for run in used for record in run.records]
+        imported, told = _imported(sources, where, lines)
+        if not lines and not imported:
+            raise RecordsMissing(_nothing_in(root, runs, len(unfinished), told))
+        records, n_contradictions = _last_of_each([*lines, *imported])
     return Results(
         root=root,
         records=tuple(records),
-        n_lines=len(lines),
-        n_runs=len(used),
+        n_lines=len(lines) + len(imported),
+        n_runs=len(used) + len({record["trial"] for record in imported}),
         n_domainbed_runs=sum(run.is_domainbed for run in used),
         n_skipped_lines=sum(run.n_skipped for run in runs),
-        n_duplicates=len(lines) - len(records),
+        n_duplicates=len(lines) + len(imported) - len(records),
         n_contradictions=n_contradictions,
         n_unfinished=len(unfinished),
         includes_unfinished=include_unfinished,
         unfinished=frozenset(group for run in unfinished for group in run.groups),
+        digest=digest_of(sources, looked_at),
     )
 
 
-def _run_folders(root: Path) -> list[Path]:
-    """Give run folders of either kind: CLIPBed's as the store finds them, DomainBed's by their records file."""
-    ours = {run.folder for run in store.find_runs(root)}
-    depths = (root.glob(f"{stars}{RECORDS_FILE}") for stars in ("", "*/", "*/*/"))
-    return sorted(ours | {path.parent for paths in depths for path in paths})
+def _imported(sources: Sequence[Source], root: str, ours: Sequence[Line]) -> tuple[list[Line], list[str]]:
+    others = [source for source in sources if source.kind is not Kind.RUN]
+    if not others:
+        return [], []
+    from bench.imports import read_imports  # most folders have nothing to import
+
+    return read_imports(others, ours, asked_for=root)
 
 
-def _read_run(folder: Path) -> _RunRecords:
-    run = store.Run(folder)
-    lines, n_torn = run.records()
-    spec = run.spec_json()
-    is_domainbed = spec is None and any(domainbed.is_line(line) for line in lines)
-    is_done = domainbed.is_done(folder) if is_domainbed else run.is_done
-    records = [record for line in lines if (record := _as_record(line, folder.name)) is not None]
-    groups = _groups_of_run(spec, records)
-    return _RunRecords(records, n_torn + len(lines) - len(records), is_done, is_domainbed, groups)
-
-
-def _as_record(line: dict[str, Any], trial: str) -> dict[str, Any] | None:
-    """Complete a line to a record; None where it is something else."""
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keep the garbage collector from walking through the records again and again while they are made."""
+    was_on = gc.isenabled()
+    gc.disable()
     try:
-        record = domainbed.as_record(line, trial) if domainbed.is_line(line) else {"trial": trial, **line}
-        is_record = bool(groups_of(record)) and isinstance(record["dataset"], str) and _has_accuracy(record)
-    except (KeyError, TypeError, SpecError):
-        return None
-    record.setdefault("predictor", record["algorithm"])
-    record["protocol"] = label(record)
-    record.pop("variant", None)
-    return record if is_record else None
-
-
-def _has_accuracy(record: Mapping[str, Any]) -> bool:
-    return any(key.startswith("env") and key.endswith("_acc") for key in record)
-
-
-def _groups_of_run(spec: Mapping[str, Any] | None, records: list[dict[str, Any]]) -> tuple[Group, ...]:
-    """Give the groups that a run is for, from its spec and its first record; none for a run with two held-out domains.
-
-    Which cells a trial without a held-out domain fills only its records tell.
-    """
-    described = {**(records[0] if records else {}), **({**spec, "step": 0} if spec is not None else {})}
-    try:
-        return () if is_pair(described) else tuple(groups_of(described))
-    except (KeyError, SpecError):
-        return ()
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _last_of_each(records: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
@@ -157,8 +140,13 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key.endswith("_acc")}
 
 
-def _nothing_in(root: Path, runs: list[_RunRecords], n_unfinished: int) -> str:
-    looked = f"no records in {root}: looked for {RECORDS_FILE} in it and in the folders one and two levels below"
+def _nothing_in(root: Path, runs: Sequence[RunRecords], n_unfinished: int, told: Sequence[str]) -> str:
+    looked = (
+        f"no records in {root}: looked for {RECORDS_FILE} in it and in the folders one and two levels below, for Dassl's "
+        f"log.txt further down, too, and for CSV files with the columns {','.join(CSV_COLUMNS)}"
+    )
+    if told:
+        return f"{looked}; {'; '.join(told)}"
     if not runs:
         return f"{looked}; found no run. Give the folder of a sweep, or launch one: python -m bench.sweep launch --help"
     n_skipped = sum(run.n_skipped for run in runs)

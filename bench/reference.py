@@ -265,8 +265,8 @@ def _is_percent(field: str) -> bool:
 
 
 def _cells(report: Report) -> Iterator[tuple[Table, TableRow, str, Cell]]:
-    """Give each number once: no summaries, and of averages over data sets the last column only."""
-    for table in (table for table in report.tables if not table.is_summary):
+    """Give each number once: no summaries, of averages over data sets the last column only, and H as papers print it."""
+    for table in (table for table in report.tables if not table.is_summary and table.measure.is_compared):
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells, strict=True):
                 if not table.is_average or column == AVERAGE:

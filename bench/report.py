@@ -6,17 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.arrange import arrange
+from bench.ablation import SUFFIX
+from bench.arrange import arrange, of_metrics
 from bench.comparison import Family, Question, choose_reference, compare
 from bench.errors import RecordsMissing, UnknownName
+from bench.marks import with_marks
 from bench.measures import held_out, scheme, words
-from bench.panels import Panel, effects_panel, plan_panel, rank_panel
+from bench.panels import Panel, curve_panel, effects_panel, plan_panel, rank_panel, sensitivity_panel
 from bench.provenance import Provenance, competing_runs, several_runs, short, trace
 from bench.records import Results
 from bench.registry import unknown_name
 from bench.selection import Group, groups_of, is_pair, row_of, select
 from bench.stats import ERROR_BARS
-from bench.tables import UNLABELED_MARKS, Layout, State, Table, build_tables, lay_out
+from bench.tables import NO_SELECTION, UNLABELED_MARKS, Layout, State, Table, build_tables, lay_out
 
 METRIC = "accuracy"
 RULE_TEXTS = {
@@ -24,6 +26,7 @@ RULE_TEXTS = {
     "leave-one-out": "leave-one-domain-out cross-validation",
     "oracle": "oracle (the test domain's held-out split chooses the hparams; last step)",
     "last": "last step",
+    NO_SELECTION: "none, these are final numbers that were imported",
 }
 
 
@@ -39,7 +42,7 @@ class Options:
         errorbars: one of `ERROR_BARS`; None = "domainbed" for results that are all DomainBed's, else "stderr".
         alpha: level of intervals and marks.
         estimand: what comparisons speak of, one of `bench.default_test.ESTIMANDS`.
-        family: what is corrected together, one of `bench.stats.FAMILIES`.
+        family: what is corrected together, one of `bench.stats.FAMILIES`; None as `bench.comparison.Question` says.
         metrics: only these measures; all where empty.
         names: name of a row, data set or domain → name to show.
         order: of the rows, one of `bench.arrange.ORDERS`.
@@ -55,7 +58,7 @@ class Options:
     errorbars: str | None = None
     alpha: float = 0.05
     estimand: str = "new-domains"
-    family: str = "metric"
+    family: str | None = None
     metrics: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     order: str = "usual"
@@ -76,6 +79,7 @@ class Report:
         footer: sentences that say how the numbers came about.
         warnings: sentences that say what is wrong with them.
         panels: further tables that were asked for.
+        alpha: level of intervals and marks.
     """
 
     selection: str
@@ -85,6 +89,7 @@ class Report:
     footer: tuple[str, ...]
     warnings: tuple[str, ...]
     panels: tuple[Panel, ...] = ()
+    alpha: float = 0.05
 
     @property
     def shown_tables(self) -> tuple[Table, ...]:
@@ -95,6 +100,14 @@ class Report:
     def shown_families(self) -> tuple[Family, ...]:
         """The comparisons for people."""
         return tuple(family for family in self.families if family.table.is_shown)
+
+    @property
+    def blocks(self) -> tuple[tuple[Table, Family | None], ...]:
+        """The tables for people with their comparisons, of each protocol what is over several data sets first."""
+        protocols = list(dict.fromkeys(table.protocol for table in self.tables))
+        tables = sorted(self.shown_tables, key=lambda each: (protocols.index(each.protocol), not each.is_average))
+        of_table = {id(family.table): family for family in self.families}
+        return tuple((table, of_table.get(id(table))) for table in tables)
 
     @property
     def shown_panels(self) -> tuple[Panel, ...]:
@@ -113,6 +126,7 @@ def shown_records(results: Results, options: Options) -> list[dict[str, Any]]:
     datasets += _unique(group.dataset for group in results.unfinished)
     algorithms = _unique(str(record["algorithm"]) for record in results.records)
     labels = _unique(str(record["predictor"]) for record in results.records)
+    labels += _unique(str(record["predictor"]).removesuffix(record.get(SUFFIX, "")) for record in results.records)
     labels += _unique(group.row.algorithm for group in results.unfinished)
     _check(options.datasets, datasets, "data set", results)
     _check(options.algorithms, sorted({*algorithms, *labels}), "algorithm", results)
@@ -173,9 +187,16 @@ def _build(
 ) -> Report:
     choices = select(records, rule)
     tables = build_tables(layout, choices, rule, errorbars)
-    tables = arrange(tables, options.metrics, options.names, options.order)
+    tables = arrange(tables, options.names, options.order)
     question = Question(alpha=options.alpha, estimand=options.estimand, family=options.family)
+    tables = with_marks(tables, question)
     families = compare(tables, reference, question) if reference is not None else []
+    if options.metrics:  # only now: what is shown changes no p
+        tables = of_metrics(tables, options.metrics)
+        chosen = {_number(table): table for table in tables if not table.is_summary}
+        families = [
+            replace(each, table=chosen[_number(each.table)]) for each in families if _number(each.table) in chosen
+        ]
     footer = [
         *_about(tables, rule),
         *_trials_and_errors(tables, errorbars),
@@ -187,24 +208,33 @@ def _build(
     ]
     shown = tuple(family for family in families if family.comparisons)
     warnings = (*provenance.warnings, *contradictions(results), *competing_runs(records))
-    return Report(rule, errorbars, tuple(tables), shown, tuple(footer), warnings, tuple(_panels(shown, options)))
+    panels = tuple(_panels(tables, shown, options))
+    return Report(rule, errorbars, tuple(tables), shown, tuple(footer), warnings, panels, options.alpha)
 
 
-def _panels(families: Sequence[Family], options: Options) -> Iterable[Panel]:
+def _number(table: Table) -> tuple[str, str, str]:
+    """Say what a table is of."""
+    return table.protocol, table.dataset, table.measure.name
+
+
+def _panels(tables: Iterable[Table], families: Sequence[Family], options: Options) -> Iterable[Panel]:
+    yield from (panel for table in tables if (panel := curve_panel(table)) is not None)
     for family in families:
         if options.effects:
             yield effects_panel(family)
+            yield sensitivity_panel(family)
         if options.posthoc is not None:
             yield rank_panel(family, options.posthoc)
         if options.plan is not None:
             yield plan_panel(family, options.plan)
 
 
-def _about(tables: Iterable[Table], rule: str) -> list[str]:
+def _about(tables: Iterable[Table], asked: str) -> list[str]:
     """Say what the numbers of each protocol are and how they were selected; once for protocols of which it is the same."""
     said: dict[str, list[str]] = {}
-    for protocol in dict.fromkeys(table.protocol for table in tables):
+    for protocol, table in {table.protocol: table for table in tables}.items():
         of_protocol = scheme(protocol)
+        rule = NO_SELECTION if table.selection == NO_SELECTION else asked
         selection = f" Model selection: {RULE_TEXTS[rule]}." if of_protocol.validation is not None else ""
         said.setdefault(f"{of_protocol.about}.{selection}", []).append(words(protocol))
     return [f"{', '.join(names)}: {text}" if len(said) > 1 else text for text, names in said.items()]
@@ -222,7 +252,7 @@ def contradictions(results: Results) -> list[str]:
 
 def _trials_and_errors(tables: Iterable[Table], errorbars: str) -> list[str]:
     cells = [
-        (f"{row.label} on {table.dataset} {column}", cell)
+        (table.dataset, f"{row.label} on {table.dataset} {column}", cell)
         for table in tables
         if not table.is_average and not table.is_summary
         for row in table.rows
@@ -231,13 +261,16 @@ def _trials_and_errors(tables: Iterable[Table], errorbars: str) -> list[str]:
     ]
     if not cells:
         return ["No cell has a number under this rule."]
-    most = max(cell.n for _, cell in cells)
-    fewer = list(dict.fromkeys(f"{where} ({cell.n})" for where, cell in cells if cell.n < most))
+    most: dict[str, int] = {}
+    for dataset, _, cell in cells:
+        most[dataset] = max(most.get(dataset, 0), cell.n)
+    fewer = _unique(f"{where} ({cell.n})" for dataset, where, cell in cells if cell.n < most[dataset])
     told = ", ".join(fewer[:8]) + (f" and {len(fewer) - 8} more" if len(fewer) > 8 else "")
-    lines = [f"Trials per cell: {most}{f'; fewer in {told}' if fewer else ''}."]
-    if any(cell.error is not None for _, cell in cells):
-        return [f"{lines[0]} ±: {ERROR_BARS[errorbars]}."]
-    return [f"{lines[0]} One trial gives no error bar."]
+    counts = _by_dataset({name: (n,) for name, n in most.items()})
+    trials = f"Trials per cell: {counts}{f'; fewer in {told}' if fewer else ''}."
+    if any(cell.error is not None for _, _, cell in cells):
+        return [f"{trials} ±: {ERROR_BARS[errorbars]}."]
+    return [f"{trials} One trial gives no error bar."]
 
 
 def _marks(tables: Sequence[Table]) -> list[str]:
@@ -303,8 +336,9 @@ def _check(wished: Iterable[str], known: Sequence[str], kind: str, results: Resu
 def _is_shown(record: Mapping[str, Any], options: Options) -> bool:
     if options.datasets and record["dataset"] not in options.datasets:
         return False
-    label, algorithm = row_of(record).algorithm, record["algorithm"]
-    if label in options.algorithms:
+    full, algorithm = row_of(record).algorithm, record["algorithm"]
+    label = full.removesuffix(record.get(SUFFIX, ""))
+    if {full, label} & set(options.algorithms):
         return True
     is_wished = not options.algorithms or algorithm in options.algorithms
     return is_wished and (options.all_predictors or label == algorithm)

@@ -13,6 +13,7 @@ DomainBed's three rules to the digit, and `last`, for `leave_one_domain_out`:
 The hparams with the best validation value are taken, and env{test}_in_acc at the chosen step is reported. Ties go as in
 DomainBed: to the earliest step, and to the largest hparams seed (then to the last trial id). For the other protocols
 `bench.measures` says what validation and reported values are; where there is no validation every rule takes the last step.
+Imported numbers (records with `imported`) were selected where they come from: every rule takes them as they are.
 
 Where DomainBed's code depends on accidents, this does not: the order of records is irrelevant; of duplicates of one
 evaluation the last counts (DomainBed's leave-one-out drops such a step); a validation value that is NaN or cannot be
@@ -28,17 +29,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from bench.errors import SpecError, UnknownName
 from bench.measures import DEFAULT_PROTOCOL as DEFAULT_PROTOCOL
 from bench.measures import Scheme, label, number, scheme, settings
 from bench.measures import count_domains as count_domains
 from bench.measures import held_out as held_out
-from bench.registry import unknown_name
+from bench.sums import total
 
 DOMAINBED_RULES = ("training-domain", "leave-one-out", "oracle")
 RULES = (*DOMAINBED_RULES, "last")
+SETTINGS = (
+    *("trial", "protocol", "variant", "options", "dataset", "algorithm", "predictor", "backbone", "pretrained"),
+    *("test_domains", "test_envs", "domains", "trial_seed", "hparams_seed", "args"),
+)
+"""Keys of a record that, with the names of its other keys, say which training and groups it belongs to."""
 
 
 class Row(NamedTuple):
@@ -77,7 +81,8 @@ class Choice:
         trial_seed: trial.
         hparams_seed: the chosen hparams.
         step: the chosen step.
-        value: the protocol's main number, e.g. accuracy on the held-out domain's "in" split, in 0..1.
+        value: the protocol's main number, e.g. accuracy on the held-out domain's "in" split, in 0..1; NaN where the record
+            has only others.
         validation: the rule's validation value of the choice; None where `last` needed none.
         trial: id of the chosen trial.
         n_candidates: finished trials (hparams) that the choice was made from.
@@ -110,12 +115,12 @@ class Choice:
         return Group(self.protocol, self.dataset, self.row, self.test_domain, self.trial_seed)
 
 
-def select(records: Iterable[Mapping[str, Any]], rule: str) -> list[Choice]:
+def select(records: Iterable[Mapping[str, Any]] | Candidates, rule: str) -> list[Choice]:
     """Choose, for each row, held-out domain and trial, the evaluation to report under `rule`.
 
     Args:
         records: evaluations as CLIPBed or DomainBed writes them (DomainBed's keep their settings under `args`), in any
-            order. Runs with two held-out domains serve leave-one-out only.
+            order. Runs with two held-out domains serve leave-one-out only. For several rules, `candidates` of them.
         rule: one of `RULES`.
 
     Returns:
@@ -126,8 +131,11 @@ def select(records: Iterable[Mapping[str, Any]], rule: str) -> list[Choice]:
         SpecError: something in `records` is no record.
     """
     if rule not in _RULES:
+        from bench.registry import unknown_name  # imports importlib.metadata, which takes as long as a small sweep
+
         raise UnknownName(unknown_name("selection rule", rule, RULES))
-    choices = (_choose(group, candidates, _RULES[rule]) for group, candidates in _grouped(records).items())
+    found_for = records if isinstance(records, Candidates) else candidates(records)
+    choices = (_choose(group, of_group, _RULES[rule]) for group, of_group in found_for.of_groups.items())
     found = [choice for choice in choices if choice is not None]
     return sorted(found, key=lambda choice: choice.group)
 
@@ -174,38 +182,72 @@ class _Candidate:
     pairs: dict[int, dict[int, float]] = field(default_factory=dict)
     """Leave-one-out validation: step -> other held-out domain -> its accuracy."""
 
+    @property
+    def any(self) -> Mapping[str, Any]:
+        """One of its records, for what they share."""
+        return next(iter(self.steps.values()))
+
 
 class _Step(NamedTuple):
     validation: float
     step: int
 
 
-def _grouped(records: Iterable[Mapping[str, Any]]) -> dict[Group, list[_Candidate]]:
+class Candidates(NamedTuple):
+    """The trainings that each choice is made from, whatever the rule."""
+
+    of_groups: Mapping[Group, list[_Candidate]]
+
+
+def candidates(records: Iterable[Mapping[str, Any]]) -> Candidates:
+    """Sort records into what `select` chooses from; for those who select by several rules.
+
+    Raises:
+        SpecError: something in `records` is no record.
+    """
     singles: dict[Group, dict[tuple[int, str], _Candidate]] = defaultdict(dict)
     pairs: dict[Group, dict[int, dict[int, dict[int, tuple[str, float]]]]] = {}
+    before: Mapping[str, Any] = {}
+    of_before: list[Any] = []
+    keys_matter = True
     for record in records:
-        groups = groups_of(record)
-        seed, trial, step = int(settings(record)["hparams_seed"]), str(record.get("trial", "")), int(record["step"])
-        if not is_pair(record):
-            for group in groups:
-                made = _Candidate(seed, trial, group.test_domain, scheme(group.protocol))
-                singles[group].setdefault((seed, trial), made).steps[step] = record
-        elif len(groups) == 2:
+        # The evaluations of a training follow each other, and differ in step and numbers only.
+        of_record = [*map(record.get, SETTINGS)]
+        is_alike = of_record == of_before and (not keys_matter or record.keys() == before.keys())
+        if not is_alike or not isinstance(record.get("step"), int):
+            groups, in_pair = groups_of(record), is_pair(record)
+            keys_matter = any(scheme(group.protocol).cells is not held_out for group in groups)
+            seed, trial = int(settings(record)["hparams_seed"]), str(record.get("trial", ""))
+            of_training = [] if in_pair else [_candidate(singles, group, seed, trial) for group in groups]
+            before, of_before = record, of_record
+        step = int(record["step"])
+        for candidate in of_training:
+            candidate.steps[step] = record
+        if in_pair and len(groups) == 2:
             for group, other in zip(groups, reversed(groups), strict=True):
                 seen = pairs.setdefault(group, {}).setdefault(seed, {}).setdefault(step, {})
                 # Two runs of one pair: the larger trial id counts, so that the order of records does not.
                 if trial >= seen.get(other.test_domain, ("", 0.0))[0]:
                     seen[other.test_domain] = (trial, number(record, f"env{other.test_domain}_in_acc"))
-    for group, candidates in singles.items():
-        for candidate in candidates.values():
+    for group, of_group in singles.items():
+        for candidate in of_group.values():
             for step, seen in pairs.get(group, {}).get(candidate.hparams_seed, {}).items():
                 candidate.pairs[step] = {domain: value for domain, (_, value) in seen.items()}
-    return {group: list(candidates.values()) for group, candidates in singles.items()}
+    return Candidates({group: list(of_group.values()) for group, of_group in singles.items()})
+
+
+def _candidate(
+    singles: dict[Group, dict[tuple[int, str], _Candidate]], group: Group, seed: int, trial: str
+) -> _Candidate:
+    of_group = singles[group]
+    if (seed, trial) not in of_group:
+        of_group[seed, trial] = _Candidate(seed, trial, group.test_domain, scheme(group.protocol))
+    return of_group[seed, trial]
 
 
 def _choose(group: Group, candidates: list[_Candidate], best_step: Callable[[_Candidate], _Step]) -> Choice | None:
     of_protocol = scheme(group.protocol)
-    if of_protocol.validation is None:
+    if of_protocol.validation is None or "imported" in candidates[0].any:
         best_step = _at_last
     options = [(best_step(candidate), candidate) for candidate in candidates]
     if best_step is not _at_last or len(options) > 1:
@@ -215,7 +257,7 @@ def _choose(group: Group, candidates: list[_Candidate], best_step: Callable[[_Ca
     chosen, candidate = max(options, key=lambda option: (option[0].validation, option[1].hparams_seed, option[1].trial))
     record = candidate.steps[chosen.step]
     value = of_protocol.value(record, group.test_domain)
-    if not math.isfinite(value):
+    if not any(math.isfinite(each.read(record, group.test_domain)) for each in of_protocol.measures):
         return None
     return Choice(
         protocol=group.protocol,
@@ -234,10 +276,14 @@ def _choose(group: Group, candidates: list[_Candidate], best_step: Callable[[_Ca
 
 
 def _by_training_domains(candidate: _Candidate) -> _Step:
-    return _best({step: _validation(candidate, step) for step in candidate.steps})
+    read = candidate.scheme.validation
+    assert read is not None  # else the last step is taken
+    return _best({step: read(record) for step, record in candidate.steps.items()})
 
 
 def _by_leaving_one_out(candidate: _Candidate) -> _Step:
+    if not candidate.pairs:
+        return _Step(math.nan, max(candidate.steps))
     return _best({step: _left_out_accuracy(candidate, step) for step in candidate.steps})
 
 
@@ -261,11 +307,12 @@ _RULES: dict[str, Callable[[_Candidate], _Step]] = {
 
 def _best(validation: dict[int, float]) -> _Step:
     """Give the earliest step with the largest value; NaN never wins."""
-    steps = sorted(step for step, value in validation.items() if not math.isnan(value))
-    if not steps:
-        return _Step(math.nan, max(validation))
-    best = max(steps, key=lambda step: validation[step])
-    return _Step(validation[best], best)
+    best = _Step(math.nan, max(validation))
+    for step in sorted(validation):
+        value = validation[step]
+        if value > best.validation or (math.isnan(best.validation) and not math.isnan(value)):
+            best = _Step(value, step)
+    return best
 
 
 def _validation(candidate: _Candidate, step: int) -> float:
@@ -279,4 +326,4 @@ def _left_out_accuracy(candidate: _Candidate, step: int) -> float:
     others = [domain for domain in range(n_domains) if domain != candidate.test_domain]
     if not others or any(domain not in seen for domain in others):
         return math.nan
-    return float(np.sum([seen[domain] for domain in others]) / len(others))
+    return total([seen[domain] for domain in others]) / len(others)

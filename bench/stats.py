@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bench import sums
 from bench.exact_tests import finite, smallest_p, wilcoxon
 
 ERROR_BARS = {
@@ -61,15 +62,22 @@ def error_bar(values: ArrayLike, kind: str) -> float | None:
     Args:
         values: shape (n,), one value a trial.
         kind: one of `ERROR_BARS`.
+
+    Raises:
+        ValueError: a value is missing or not finite.
     """
-    numbers = finite(values)
+    numbers = [float(value) for value in np.asarray(values, dtype=np.float64).tolist()]
     n = len(numbers)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"expected a list of finite numbers, got {values!r}")
     if kind == "domainbed":
         # DomainBed divides before it takes the deviation; the same order gives the same last digit.
-        return float(np.std(numbers / np.sqrt(n))) if n else None
+        return sums.deviation([number / math.sqrt(n) for number in numbers]) if n else None
     if n < 2:
         return None
-    error = float(np.std(numbers, ddof=1) / np.sqrt(n))
+    centre = sums.mean(numbers)
+    squares = sums.total([(number - centre) * (number - centre) for number in numbers])
+    error = math.sqrt(squares / (n - 1)) / math.sqrt(n)
     return error * t_quantile(0.975, n - 1) if kind == "t95" else error
 
 
@@ -93,6 +101,34 @@ def mean_test(differences: ArrayLike, alpha: float = 0.05) -> MeanTest:
     p = float(t_p_values(numbers)) if n >= MIN_UNITS else math.nan
     error = 0.0 if n < 2 else float(np.std(numbers, ddof=1) / np.sqrt(n))
     return _mean_test(mean, error, n - 1, p, n, alpha)
+
+
+def mean_tests(differences: Sequence[ArrayLike], alpha: float = 0.05) -> list[MeanTest]:
+    """Give `mean_test` of many sets of as many differences each, faster than one by one.
+
+    Args:
+        differences: sets of shape (units,), all of one length, one at least.
+        alpha: the intervals cover 1 - alpha.
+
+    Raises:
+        ValueError: a difference is missing or not finite, or there is none.
+    """
+    numbers = np.asarray(differences, dtype=np.float64)
+    n = numbers.shape[-1]
+    if numbers.ndim != 2 or n == 0 or not np.isfinite(numbers).all():
+        raise ValueError(f"tests need sets of as many finite numbers each, one at least, not of shape {numbers.shape}")
+    means = numbers.mean(axis=-1)
+    if n < MIN_UNITS:
+        return [MeanTest(mean, None, None, None, smallest_p(n), n) for mean in means.tolist()]
+    errors = numbers.std(axis=-1, ddof=1) / np.sqrt(n)
+    halves = errors * t_quantile(1 - alpha / 2, n - 1)
+    rows = zip(means.tolist(), halves.tolist(), t_p_values(numbers).tolist(), strict=True)
+    return [
+        MeanTest(mean, None, None, None, smallest_p(n), n)
+        if math.isnan(p)
+        else MeanTest(mean, mean - half, mean + half, p, smallest_p(n), n, n - 1)
+        for mean, half, p in rows
+    ]
 
 
 def t_p_values(differences: ArrayLike) -> NDArray[np.float64]:
@@ -192,7 +228,7 @@ FAMILIES = {
     "table": "one table and one reference, all metrics",
     "report": "all comparisons of this report",
 }
-"""What is corrected together. Base, new and their harmonic mean are three members of one family: "table"."""
+"""What is corrected together."""
 
 
 def adjust(

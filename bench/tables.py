@@ -7,20 +7,21 @@ A hole stays a hole: the average of a row with a missing cell is missing too, ne
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-import numpy as np
-
-from bench import domainbed
+from bench import domainbed, sums
 from bench.errors import Conflict
 from bench.measures import Measure, further_measures, label, scheme
 from bench.metrics import harmonic_mean
 from bench.selection import Choice, Group, Row, count_domains, row_of
 from bench.stats import error_bar
 
+NO_SELECTION = "no"
+"""In the place of a selection rule: the numbers are final ones that were imported."""
 AVERAGE = "Avg"
 AVERAGES = "Averages"
 UNLABELED_MARKS = {
@@ -94,19 +95,40 @@ class TableRow:
 
 
 @dataclass(frozen=True)
+class ColumnMarks:
+    """Which rows of a column are marked, by their places; none where fewer than two have a number.
+
+    Attributes:
+        best: best mean, as shown.
+        level: not told from the best (`bench.marks`).
+        second: second-best mean, where it is told from the best.
+        is_tested: whether a test was possible; else only numbers close to the best are `level`.
+        has_untested: whether any could not be tested though others were; such a row is neither `level` nor `second`.
+    """
+
+    best: frozenset[int] = frozenset()
+    level: frozenset[int] = frozenset()
+    second: frozenset[int] = frozenset()
+    is_tested: bool = False
+    has_untested: bool = False
+
+
+@dataclass(frozen=True)
 class Table:
     """One table.
 
     Attributes:
         protocol: registered protocol, with its options.
-        selection: selection rule; "last" where the protocol has nothing to select on.
+        selection: selection rule; "last" where the protocol has nothing to select on, `NO_SELECTION` of imported numbers.
         dataset: data set, or `AVERAGES`.
         columns: short names of the domains (of the data sets in a table of averages), then `AVERAGE`; in a summary the
             names of the measures.
         rows: the methods.
         measures: what each column is a number of.
+        is_average: it is of several data sets.
         is_summary: its columns are the averages of other tables, one for each measure.
         is_shown: text shows it; CSV and JSON hold all tables but summaries.
+        marks: which numbers of each column are the best; empty before `bench.marks` has been there.
     """
 
     protocol: str
@@ -115,13 +137,10 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     measures: tuple[Measure, ...]
+    is_average: bool = False
     is_summary: bool = False
     is_shown: bool = True
-
-    @property
-    def is_average(self) -> bool:
-        """Whether it is of several data sets."""
-        return self.dataset == AVERAGES
+    marks: tuple[ColumnMarks, ...] = ()
 
     @property
     def measure(self) -> Measure:
@@ -136,16 +155,18 @@ class Layout:
     Attributes:
         rows: rows in order, with their labels.
         domains: (protocol, data set) -> short names of its domains, in the order of the tables.
-        marks: (protocol, row) whose method saw unlabelled images of the held-out domain, with their marks.
+        marks: (protocol, data set, row) whose method saw unlabelled images of the held-out domain, with their marks.
         started: groups for which something was run, finished or not.
         measures: protocol -> what its records hold.
+        unselected: protocols all of whose records are final numbers that were imported.
     """
 
     rows: Mapping[Row, str]
     domains: Mapping[tuple[str, str], tuple[str, ...]]
-    marks: Mapping[tuple[str, Row], str]
+    marks: Mapping[tuple[str, str, Row], str]
     started: frozenset[Group]
     measures: Mapping[str, tuple[Measure, ...]]
+    unselected: frozenset[str] = frozenset()
 
 
 def lay_out(
@@ -174,9 +195,11 @@ def lay_out(
     return Layout(
         rows=dict(zip(rows, label_rows(rows), strict=True)),
         domains={key: domains[key] for key in order},
-        marks={(label(record), row_of(record)): mark for record in records if (mark := _mark(record))},
+        marks=_unlabeled_marks(records),
         started=started,
         measures={protocol: _measures(protocol, records) for protocol in dict.fromkeys(key[0] for key in order)},
+        unselected=frozenset(key[0] for key in order)
+        - {label(record) for record in records if "imported" not in record},
     )
 
 
@@ -196,6 +219,7 @@ def build_tables(layout: Layout, choices: Sequence[Choice], selection: str, erro
     tables: list[Table] = []
     for protocol in dict.fromkeys(protocol for protocol, _ in layout.domains):
         rule = selection if scheme(protocol).validation is not None else "last"
+        rule = NO_SELECTION if protocol in layout.unselected else rule
         by_measure: dict[str, list[Table]] = {each.name: [] for each in layout.measures[protocol]}
         for dataset in (dataset for of_protocol, dataset in layout.domains if of_protocol == protocol):
             of_dataset = _tables_of(protocol, dataset, rule, layout, found, errorbars)
@@ -229,7 +253,8 @@ def _tables_of(
                 trials = [_trials(found.get(key, {}), measure, key[-1]) for key in keys]
                 cells = [_cell(each, key in started, errorbars) for key, each in zip(keys, trials, strict=True)]
                 average = _average_of(measure, row, tables, cells, errorbars)
-                rows.append(_table_row(shown_as, row, cells, average, layout, protocol))
+                mark = layout.marks.get((protocol, dataset, row), "")
+                rows.append(TableRow(shown_as, row, (*cells, average), mark))
         heads = (*(names[domain] for domain in columns), AVERAGE)
         tables.append(Table(protocol, rule, dataset, heads, tuple(rows), (measure,) * len(heads)))
     return tables
@@ -266,7 +291,7 @@ def _trials(chosen: Mapping[int, Choice], measure: Measure, domain: int) -> dict
     trials = {}
     for seed, choice in chosen.items():
         value = measure.read(choice.record, domain)
-        if np.isfinite(value):
+        if math.isfinite(value):
             pairing = (choice.record.get("split_digest"), choice.record.get("class_digest"))
             trials[seed] = Trial(100 * value, pairing, choice)
     return trials
@@ -313,20 +338,13 @@ def _averages(tables: Sequence[Table], before: Sequence[Table], layout: Layout, 
     first = tables[0]
     shown = {row.row for table in tables for row in table.rows}
     for row, shown_as in ((row, words) for row, words in layout.rows.items() if row in shown):
-        cells = []
-        for table in tables:
-            found = [each.cells[-1] for each in table.rows if each.row == row]
-            cells.append(found[0] if found else Cell(State.NOT_RUN, None, None, {}))
+        found = [next((each for each in table.rows if each.row == row), None) for table in tables]
+        cells = [each.cells[-1] if each else Cell(State.NOT_RUN, None, None, {}) for each in found]
         average = _average_of(first.measure, row, before, cells, errorbars)
-        rows.append(_table_row(shown_as, row, cells, average, layout, first.protocol))
+        rows.append(TableRow(shown_as, row, (*cells, average), _stricter(each.mark for each in found if each)))
     columns = (*(table.dataset for table in tables), AVERAGE)
-    return Table(first.protocol, first.selection, AVERAGES, columns, tuple(rows), (first.measure,) * len(columns))
-
-
-def _table_row(
-    shown_as: str, row: Row, cells: Sequence[Cell], average: Cell, layout: Layout, protocol: str
-) -> TableRow:
-    return TableRow(shown_as, row, (*cells, average), layout.marks.get((protocol, row), ""))
+    measures = (first.measure,) * len(columns)
+    return Table(first.protocol, first.selection, AVERAGES, columns, tuple(rows), measures, is_average=True)
 
 
 def _average_of(measure: Measure, row: Row, before: Sequence[Table], cells: Sequence[Cell], errorbars: str) -> Cell:
@@ -349,15 +367,27 @@ def _average_of(measure: Measure, row: Row, before: Sequence[Table], cells: Sequ
     return Cell(State.VALUE, harmonic_mean(first.mean, second.mean), error, trials)
 
 
-def _mark(record: Mapping[str, object]) -> str:
-    return "t" if record.get("transductive") else "u" if record.get("unlabeled") else ""
+def _unlabeled_marks(records: Iterable[Mapping[str, object]]) -> dict[tuple[str, str, Row], str]:
+    """Give the marks of the rows of each data set; a row with trials of both kinds has the stricter one."""
+    found: dict[tuple[str, str, Row], str] = {}
+    for record in records:
+        mark = "t" if record.get("transductive") else "u" if record.get("unlabeled") else ""
+        if mark:
+            key = (label(record), str(record["dataset"]), row_of(record))
+            found[key] = _stricter((mark, found.get(key, "")))
+    return found
+
+
+def _stricter(marks: Iterable[str]) -> str:
+    """Give the one of several marks of `UNLABELED_MARKS` that says more against a comparison."""
+    return min(filter(None, marks), default="")
 
 
 def _cell(trials: Mapping[int, Trial], started: bool, errorbars: str) -> Cell:
     if not trials:
         return Cell(State.INCOMPLETE if started else State.NOT_RUN, None, None, {})
     values = [trials[seed].value for seed in sorted(trials)]
-    return Cell(State.VALUE, float(np.mean(values)), error_bar(values, errorbars), dict(sorted(trials.items())))
+    return Cell(State.VALUE, sums.mean(values), error_bar(values, errorbars), dict(sorted(trials.items())))
 
 
 def _average(cells: Sequence[Cell], errorbars: str) -> Cell:
@@ -370,7 +400,7 @@ def _average(cells: Sequence[Cell], errorbars: str) -> Cell:
     trials = {}
     for seed in shared:
         of_trial = [cell.trials[seed] for cell in cells]
-        mean = float(np.mean([trial.value for trial in of_trial]))
+        mean = sums.mean([trial.value for trial in of_trial])
         trials[seed] = Trial(mean, tuple(trial.pairing for trial in of_trial))
     error = error_bar([trial.value for trial in trials.values()], errorbars) if trials else None
     return Cell(State.VALUE, sum(means) / len(means), error, trials)

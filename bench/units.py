@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import sums
+
 _SHOWN = 12
 
 
@@ -75,7 +77,7 @@ class PairedUnits:
     @property
     def means(self) -> NDArray[np.float64]:
         """Mean difference of each unit over its trials, (units,)."""
-        return np.array([float(each.mean()) for each in self.differences])
+        return np.array([sums.mean(each.tolist()) for each in self.differences])
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -108,8 +110,10 @@ def not_paired(mine: Mapping[int, Measurement], theirs: Mapping[int, Measurement
         theirs: the same of the other method.
         where: name of the unit, for the message.
     """
-    if set(mine) != set(theirs) or not mine:
+    if mine.keys() != theirs.keys() or not mine:
         return f"not paired: trial seeds in {where} are {_listed(mine)} and {_listed(theirs)}"
+    if all(each.pairing == theirs[seed].pairing for seed, each in mine.items()):
+        return ""
     for seed in sorted(mine):
         for what, one, other in zip(("splits", "class lists"), mine[seed].pairing, theirs[seed].pairing, strict=True):
             if one != other:
@@ -190,7 +194,7 @@ def _by_seed(paired: PairedUnits, dataset: str) -> dict[int, float]:
 
 
 def _mean(measurements: Mapping[int, Measurement]) -> float:
-    return float(np.mean([measurements[seed].value for seed in sorted(measurements)]))
+    return sums.mean([measurements[seed].value for seed in sorted(measurements)])
 
 
 def _listed(measurements: Mapping[int, Measurement]) -> str:

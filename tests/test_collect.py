@@ -15,54 +15,8 @@ from typing import Any
 import pytest
 
 from bench.collect import main
-from bench.latex import escape
-
-DOMAINS = ["art", "50% ink", "a|b", "r_w"]
-METHODS = {"ZeroShot": 0.60, "ERM": 0.64, "CLIPood": 0.66}
-
-
-def write_run(root: Path, algorithm: str, domain: int, trial: int = 0, *, state: str = "done", **values: Any) -> Path:
-    """One run of ours with two evaluations, the second a little better."""
-    settings = {
-        "protocol": "leave_one_domain_out",
-        "protocol_version": 1,
-        "dataset": "Icons",
-        "algorithm": algorithm,
-        "test_domains": [domain],
-        "trial_seed": trial,
-        "hparams_seed": 0,
-        "backbone": "tiny",
-        "pretrained": "embedded",
-    }
-    settings |= {key: values.pop(key) for key in list(values) if key in settings}
-    name = "-".join(str(settings[key]) for key in ("dataset", "algorithm", "test_domains", "trial_seed", "backbone"))
-    folder = root / "sweep" / re.sub(r"\W", "_", name)
-    folder.mkdir(parents=True)
-    (folder / "spec.json").write_text(json.dumps(settings))
-    (folder / "status.json").write_text(json.dumps({"state": state}))
-    accuracy = METHODS.get(algorithm, 0.5) + 0.05 * domain + 0.01 * trial + 0.003 * domain * len(algorithm)
-    lines = []
-    for step in (0,) if algorithm == "ZeroShot" else (0, 50):
-        value = accuracy if step or algorithm == "ZeroShot" else 0.5
-        lines.append(
-            {
-                **settings,
-                "schema": 1,
-                "trial": folder.name,
-                "predictor": algorithm,
-                "step": step,
-                "domains": DOMAINS,
-                "code": "0.1.0",
-                "split_digest": f"split {trial}",
-                "data_digest": "0123456789abcdef" * 4,
-                **{f"env{i}_out_acc": value for i in range(4)},
-                f"env{domain}_in_acc": value,
-                **values,
-            }
-        )
-    name = "results.jsonl" if state == "done" else "partial.jsonl"
-    (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder
+from bench.latex_text import escape
+from tests.result_folders import DOMAINS, METHODS, collect, refused, write_run
 
 
 @pytest.fixture
@@ -73,19 +27,6 @@ def results(tmp_path: Path) -> Path:
             for trial in range(2):
                 write_run(tmp_path, algorithm, domain, trial)
     return tmp_path
-
-
-def collect(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    assert main([str(each) for each in arguments]) == 0
-    return capsys.readouterr().out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    assert main([str(each) for each in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    return err
 
 
 def rows_of_csv(text: str) -> list[dict[str, str]]:
@@ -400,14 +341,11 @@ def test_json_comparisons_have_the_scope_of_a_domain_a_data_set_or_all(
     found = comparisons_of(capsys, results, "--algorithms", "ZeroShot", "CLIPood")
     scopes = {each["scope"]: each for each in found}
     assert set(scopes) == {*DOMAINS, "Icons", "PACS", "VLCS", "overall"}
-    assert (scopes["overall"]["test"], scopes["overall"]["units"], scopes["overall"]["n_units"]) == (
-        "t",
-        "data sets",
-        3,
-    )
-    assert (scopes["PACS"]["units"], scopes["PACS"]["n_units"], scopes["PACS"]["dataset"]) == ("domains", 4, "PACS")
+    overall, pacs = scopes["overall"], scopes["PACS"]
+    assert (overall["test"], overall["units"], overall["unit"], overall["dataset"]) == ("t", 3, "data set", None)
+    assert (pacs["test"], pacs["units"], pacs["unit"], pacs["dataset"]) == ("t", 4, "domain", "PACS")
     single = next(each for each in found if each["domain"] == "r_w" and each["dataset"] == "Icons")
-    assert (single["units"], single["n_units"], single["test"], single["interval"]) == ("trials", 2, None, None)
+    assert (single["units"], single["unit"], single["test"], single["interval"]) == (2, "trial", None, None)
     assert single["refusal"] == "fewer than 3 trials"
     for each in found:
         assert (each["p"] is None) == (each["interval"] is None) == (each["test"] is None)
@@ -418,7 +356,7 @@ def test_estimand_and_family_change_test_and_correction(results: Path, capsys: p
         for domain in range(4):
             write_run(results, algorithm, domain, 2, env0_in_acc=0.7 + 0.01 * len(algorithm))
     found = comparisons_of(capsys, results, "--estimand", "these-benchmarks")
-    assert {(each["test"], each["units"]) for each in found if each["domain"] is None} == {("t-trials", "trials")}
+    assert {(each["test"], each["unit"]) for each in found if each["domain"] is None} == {("t-trials", "trial")}
     text = collect(capsys, results, "--format", "text", "--estimand", "these-benchmarks", "--family", "report")
     footer = " ".join(text.split())
     assert "the mean difference of new trainings on exactly these domains" in footer
@@ -507,3 +445,83 @@ def test_explain_names_what_there_is(results: Path, capsys: pytest.CaptureFixtur
     assert "Did you mean 'Icons'" in refused(capsys, results, "--explain", "Icon", "ERM", "art")
     assert "Did you mean 'ERM'" in refused(capsys, results, "--explain", "Icons", "EMR", "art")
     assert "Did you mean 'art'" in refused(capsys, results, "--explain", "Icons", "ERM", "arts")
+
+
+def test_a_row_is_marked_where_its_data_set_was_seen_and_by_the_stricter_mark_in_averages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dataset, transductive in (("PACS", True), ("VLCS", False)):
+        for domain in range(4):
+            write_run(tmp_path, "ERM", domain, dataset=dataset)
+            write_run(tmp_path, "UEO", domain, dataset=dataset, transductive=transductive, unlabeled=True)
+    text = collect(capsys, tmp_path, "--format", "text", "--selection", "last")
+    marks = dict(re.findall(r"^(PACS|VLCS|.*data sets)[^\n]*%[^\n]*\n(?:.*\n)*?UEO \[([tu])\]", text, re.M))
+    assert marks["PACS"] == "t" and marks["VLCS"] == "u"
+    assert [mark for name, mark in marks.items() if "data sets" in name] == ["t"]
+
+
+def test_the_averages_cannot_be_renamed_into_a_data_set(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--rename" in refused(capsys, results, "--format", "text", "--rename", "Averages=Overall")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"algorithm": None},
+        {"algorithm": 3},
+        {"domains": 3},
+        {"domains": [0, 1, 2, 3]},
+        {"notes": 5},
+        {"n_bad_images": "x"},
+        {"split_digest": [1]},
+        {"step": float("inf")},
+        {"trial": ["a"]},
+        {"env0_in_acc": 1e308},
+        {"env0_in_acc": 84.5},
+        {"env1_out_acc": -0.1},
+    ],
+)
+def test_a_line_that_is_no_record_is_counted_and_passed_over(
+    results: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
+    path = sorted(results.glob("sweep/*ERM*/results.jsonl"))[0]
+    line = {**json.loads(path.read_text().splitlines()[-1]), **change}
+    path.write_text(json.dumps({key: value for key, value in line.items() if value is not None}) + "\n")
+    for form in ("text", "json", "latex"):
+        assert main([str(results), "--format", form]) == 0
+        capsys.readouterr()
+    assert main([str(results), "--format", "csv"]) == 0
+    assert "orn or foreign lines skipped: 1" in capsys.readouterr().err
+
+
+def test_a_row_that_looks_like_an_alpha_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("X[alpha=1.2.3]", "X[alpha=.]", "ERM"):
+        for domain in range(4):
+            write_run(tmp_path, name, domain, protocol="leave_one_domain_out")
+    assert "X[alpha=1.2.3]" in collect(capsys, tmp_path, "--format", "text", "--selection", "last")
+
+
+def test_domainbeds_text_names_the_protocol_that_it_has_no_place_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path, "ERM", 0, protocol="in_the_wild", env0_base_acc=0.5, env0_new_acc=0.5, env0_total_acc=0.5)
+    assert "no place for in_the_wild" in refused(capsys, tmp_path, "--format", "domainbed")
+
+
+def test_what_is_shown_changes_no_p(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place, name in enumerate(("ZeroShot", "ERM", "CLIPood")):
+        for trial in range(3):
+            values = {
+                f"env{i}_{v}_acc": 0.4 + 0.06 * place + 0.01 * i * place + 0.01 * trial
+                for i in range(4)
+                for v in ("base", "new")
+            }
+            write_run(tmp_path, name, 0, trial, protocol="base_to_new", test_domains=[], **values)
+    args = ("--selection", "last", "--format", "json")
+    every, some = (json.loads(collect(capsys, tmp_path, *args, *more)) for more in ((), ("--metric", "H")))
+
+    def adjusted(told: dict[str, Any]) -> list[float]:
+        return [each["p_adjusted"] for each in told["comparisons"] if each["metric"] == "H"]
+
+    assert adjusted(some) and adjusted(some) == adjusted(every)
+    assert {each["metric"] for each in some["comparisons"]} == {"H"}

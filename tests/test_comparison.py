@@ -11,12 +11,14 @@ from scipy import stats as scipy_stats
 
 from bench.comparison import Family, Question, by_domain, choose_reference, compare, scores
 from bench.comparison_text import comparison_cells, comparison_footer, comparison_title
+from bench.default_test import paired_test
 from bench.errors import UnknownName
 from bench.exact_tests import sign_flip_p
 from bench.measures import Measure
 from bench.selection import Row
 from bench.stats import holm
 from bench.tables import AVERAGE, AVERAGES, Cell, State, Table, TableRow, Trial
+from bench.units import PairedUnits, Unit
 
 ERM = np.array([[60.0, 62.0], [70.0, 70.0], [80.0, 84.0], [90.0, 90.0]])
 BETTER = np.array([[70.0, 70.0], [75.0, 77.0], [90.0, 90.0], [91.0, 93.0]])
@@ -53,7 +55,9 @@ def averages(tables: Sequence[Table]) -> Table:
     columns = (*(each.dataset for each in tables), AVERAGE)
     rows = tuple(TableRow(row.label, row.row, (cell([0.0]),) * len(columns), "") for row in tables[0].rows)
     first = tables[0]
-    return Table(first.protocol, first.selection, AVERAGES, columns, rows, (first.measure,) * len(columns))
+    return Table(
+        first.protocol, first.selection, AVERAGES, columns, rows, (first.measure,) * len(columns), is_average=True
+    )
 
 
 def only(tables: Sequence[Table], **question: Any) -> tuple[Family, Any]:
@@ -87,6 +91,18 @@ def test_over_data_sets_all_domains_count_averaged_inside_their_data_sets() -> N
     assert each.test.difference == pytest.approx(np.mean(means))
     assert each.test.p == pytest.approx(scipy_stats.ttest_1samp(means, 0).pvalue)
     assert (each.test.units, each.test.unit) == (3, "data set")
+
+
+def test_one_data_set_left_of_several_is_one_unit_not_its_domains() -> None:
+    gone = [cell([])] * 4
+    tables = [
+        table({"ERM": ERM, "CLIPood": BETTER}, "A"),
+        *(table({"ERM": ERM, "CLIPood": gone}, name) for name in ("B", "C")),
+    ]
+    _, each = only([*tables, averages(tables)])
+    assert (each.test.units, each.test.unit, each.test.p) == (1, "data set", None)
+    assert each.refusal == "fewer than 3 data sets"
+    assert (each.n_lost, each.wins_ties_losses) == (8, (1, 0, 0))
 
 
 def test_eleven_data_sets_get_the_exact_sign_flip_test() -> None:
@@ -136,7 +152,7 @@ def test_unpaired_rows_are_refused_with_the_reason(changed: Cell, reason: str) -
     assert reason in each.refusal
     assert family.n_tests == 0
     assert any(reason in sentence for sentence in comparison_footer([family]))
-    assert comparison_cells(each, 0.05)[1:] == ["·"] * 6
+    assert comparison_cells(each, 0.05)[1:] == ["·"] * 5
 
 
 def test_domains_that_one_row_or_both_lack_are_left_out_and_told() -> None:
@@ -150,7 +166,7 @@ def test_too_few_units_have_a_difference_and_no_test() -> None:
     family, each = only([table({"ERM": ERM[:2], "CLIPood": BETTER[:2]})])
     assert each.test.difference == pytest.approx(7.5)
     assert (each.test.p, each.test.low, each.test.test) == (None, None, None)
-    assert comparison_cells(each, 0.05) == ["CLIPood", "+7.5", "·", "·", ".500", "2/0/0", "·"]
+    assert comparison_cells(each, 0.05) == ["CLIPood", "+7.5", "·", "·", "2/0/0", "·"]
     assert "CLIPood on PACS: no test, fewer than 3 domains." in comparison_footer([family])
 
 
@@ -234,3 +250,18 @@ def test_reference_defaults_to_zero_shot_then_erm_then_the_first() -> None:
     assert choose_reference(rows("ARF")) is None
     with pytest.raises(UnknownName, match="Did you mean 'ERM'"):
         choose_reference(rows("ARF", "ERM"), "EMR")
+
+
+@pytest.mark.parametrize("n_trials", [1, 2, 3, 7, 12])
+def test_single_domains_are_tested_all_at_once_as_each_would_be_alone(n_trials: int) -> None:
+    generator = np.random.default_rng(n_trials)
+    mine, theirs = generator.normal(70, 3, (5, n_trials)), generator.normal(69, 3, (5, n_trials))
+    theirs[2] = mine[2] - 1.5
+    theirs[3] = mine[3]
+    found = by_domain(only([table({"ERM": theirs, "ARF": mine})])[0])
+    for place, (domain, each) in enumerate(found):
+        alone = paired_test(
+            PairedUnits((Unit("PACS", domain),), (mine[place] - theirs[place],), (tuple(range(n_trials)),), 0, ""),
+            "these-benchmarks",
+        )
+        assert each.test == alone

@@ -133,6 +133,26 @@ def test_data_set_without_known_names_is_refused_in_domainbeds_text_only(
     assert columns == ["0", "1", "2", "3", "Avg"]
 
 
+def test_what_was_left_out_is_counted_where_the_user_sees_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What DomainBed's own collector dies of, or counts in silence."""
+    folder = write_run(tmp_path, "whole", [line([0]), line([0]), line([0], step=300)], end="")
+    with (folder / "results.jsonl").open("a") as file:
+        file.write('\n{"args": {"dataset": "VL')
+    write_run(tmp_path, "begun", [line([1])], done=False)
+    write_run(tmp_path, "unknown", [line([0], dataset="MyData")])
+    assert main([str(tmp_path), "--format", "csv", "--selection", "oracle"]) == 0
+    out, err = capsys.readouterr()
+    assert {row.split(",")[2] for row in out.splitlines()[1:]} == {"VLCS", "MyData", "Averages"}
+    for words in (
+        "nfinished runs left out: 1",
+        "torn or foreign lines skipped: 1",
+        "duplicate records (the last counts): 1",
+    ):
+        assert words in err
+
+
 def test_domain_adaptation_run_saw_unlabelled_images(tmp_path: Path) -> None:
     write_run(tmp_path, "run", [line([0], task="domain_adaptation")])
     (record,) = load(tmp_path).records

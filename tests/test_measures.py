@@ -126,13 +126,15 @@ def test_one_training_of_base_to_new_fills_every_domains_cell() -> None:
 
 def test_base_to_new_has_a_summary_and_a_table_for_each_number() -> None:
     trials = [base_to_new((0.8, 0.6), (0.4, 0.6)), base_to_new((0.6, 0.6), (0.6, 0.6), trial_seed=1)]
-    summary, base, new, harmonic = tables_of(trials)
-    assert summary.is_summary and summary.columns == ("base", "new", "H")
+    summary, base, new, harmonic, mean = tables_of(trials)
+    assert summary.is_summary and summary.columns == ("base", "new", "H", "mean H")
     assert base.columns == new.columns == harmonic.columns == ("A", "C", "Avg")
     assert means(base) == [70, 60, 65] and means(new) == [50, 60, 55]
     # A cell is the mean of the trials' H; the average is the H of the averages, as papers print it.
     assert means(harmonic) == [round(100 * (2 * 0.32 / 1.2 + 0.6) / 2, 4), 60, round(2 * 65 * 55 / 120, 4)]
-    assert means(summary) == [65, 55, round(2 * 65 * 55 / 120, 4)]
+    of_trials = (2 * 0.32 / 1.2 + 0.6) / 2  # and "mean H" that of the harmonic means of trials and domains
+    assert means(mean)[-1] == round(100 * (of_trials + 0.6) / 2, 4) and not mean.is_shown
+    assert means(summary) == [65, 55, round(2 * 65 * 55 / 120, 4), means(mean)[-1]]
     assert harmonic.rows[0].cells[-1].trials[1].value == pytest.approx(60)
 
 
@@ -149,7 +151,8 @@ def test_a_data_set_of_one_domain_has_its_summary_alone_in_text() -> None:
         ("Averages", False),
         ("Averages", False),
     ]
-    assert means(tables[-4]) == [80, 40, round(2 * 80 * 40 / 120, 4)]
+    h = round(2 * 80 * 40 / 120, 4)
+    assert means(tables[-5]) == [80, 40, h, h]
 
 
 def test_in_the_wild_reports_base_new_total_and_their_harmonic_mean() -> None:
@@ -158,7 +161,7 @@ def test_in_the_wild_reports_base_new_total_and_their_harmonic_mean() -> None:
     (choice,) = select(records, "training-domain")
     assert (choice.value, choice.validation) == (0.7, 0.9)
     names = [table.measure.name for table in tables_of(records)[1:]]
-    assert names == ["base", "new", "total", "H"]
+    assert names == ["base", "new", "total", "H", "mean H"]
     assert tables_of(records)[0].rows[0].cells[0].state is State.INCOMPLETE  # C was not run: no mean over domains
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bench.arrange import arrange, parse_names
+from bench.arrange import arrange, of_metrics, parse_names
 from bench.comparison import Family, Question, compare
 from bench.errors import SpecError, UnknownName
 from bench.measures import Measure
-from bench.panels import OBSERVED, effects_panel, plan_panel, rank_panel
+from bench.panels import OBSERVED, effects_panel, plan_panel, rank_panel, sensitivity_panel
 from bench.power import plan
 from bench.selection import Row
 from bench.stats import probability_of_improvement
@@ -92,9 +92,9 @@ def test_ranks_of_averages_take_data_sets_as_units() -> None:
     tables = [table(methods(4, seed=i), f"D{i}") for i in range(7)]
     rows = tuple(TableRow(row.label, row.row, (cell([0.0]),) * 8, "") for row in tables[0].rows)
     columns = (*(each.dataset for each in tables), AVERAGE)
-    made = Table("leave_one_domain_out", "last", AVERAGES, columns, rows, (ACCURACY,) * 8)
+    made = Table("leave_one_domain_out", "last", AVERAGES, columns, rows, (ACCURACY,) * 8, is_average=True)
     panel = rank_panel(compare([*tables, made], "ERM")[-1], "wilcoxon-holm")
-    assert panel.data[0]["n_units"] == 7
+    assert (panel.data[0]["units"], panel.data[0]["unit"]) == (7, "data set")
     assert "mean ranks over 7 data sets" in panel.title
     assert any("only 7 units" in note for note in panel.notes)
 
@@ -117,6 +117,23 @@ def test_effects_do_not_depend_on_the_rows_before() -> None:
     alone = effects_panel(family(table({"ERM": values["ERM"], "UEO": values["UEO"]}))).data[0]
     among = next(each for each in effects_panel(family(table(values))).data if each["algorithm"] == "UEO")
     assert alone == among
+
+
+def test_sensitivity_asks_the_other_estimand_and_ranks_over_domains() -> None:
+    values = methods(7, k=2)
+    made = sensitivity_panel(family(table(values)))
+    (found,) = made.data
+    trials = (values["ARF"] - values["ERM"]).mean(axis=0)
+    interval = scipy_stats.ttest_1samp(trials, 0).confidence_interval()
+    assert found["interval"] == pytest.approx([interval.low, interval.high])
+    means = (values["ARF"] - values["ERM"]).mean(axis=1)
+    assert found["wilcoxon_p"] == pytest.approx(scipy_stats.wilcoxon(means, method="exact").pvalue)
+    assert made.header[1] == "these domains alone"
+    turned = sensitivity_panel(family(table(values), estimand="these-benchmarks"))
+    assert turned.header[1] == "new domains"
+    assert turned.data[0]["p"] == pytest.approx(scipy_stats.ttest_1samp(means, 0).pvalue)
+    few = sensitivity_panel(family(table(methods(4, k=2, trials=2))))
+    assert (few.rows, few.notes, few.data[0]["p"]) == ((), (), None)
 
 
 def test_plan_is_for_holms_first_step_and_the_given_points() -> None:
@@ -152,15 +169,15 @@ def measured(*measures: Measure) -> list[Table]:
 def test_metrics_are_chosen_and_the_summary_keeps_several_only() -> None:
     third = Measure("AUROC", "AUROC", lambda record, domain: 0.0)
     tables = measured(ACCURACY, FPR, third)
-    assert [each.columns for each in arrange(tables, ("FPR95", "AUROC")) if each.is_summary] == [("FPR95", "AUROC")]
-    (alone,) = arrange(tables, ("AUROC",))
+    assert [each.columns for each in of_metrics(tables, ("FPR95", "AUROC")) if each.is_summary] == [("FPR95", "AUROC")]
+    (alone,) = of_metrics(tables, ("AUROC",))
     assert (alone.measure.name, alone.is_summary, alone.is_shown) == ("AUROC", False, True)
-    assert all(each.is_shown for each in arrange(tables, ("FPR95", "AUROC")))
+    assert all(each.is_shown for each in of_metrics(tables, ("FPR95", "AUROC")))
     narrow = [replace(each, columns=("d0", AVERAGE), is_shown=False) for each in tables[1:]]
-    assert [each.is_shown for each in arrange([tables[0], *narrow], ("FPR95", "AUROC"))] == [True, False, False]
-    assert [each.is_shown for each in arrange([tables[0], *narrow], ("AUROC",))] == [True]
+    assert [each.is_shown for each in of_metrics([tables[0], *narrow], ("FPR95", "AUROC"))] == [True, False, False]
+    assert [each.is_shown for each in of_metrics([tables[0], *narrow], ("AUROC",))] == [True]
     with pytest.raises(UnknownName, match="Did you mean 'AUROC'"):
-        arrange(tables, ("AUC",))
+        of_metrics(tables, ("AUC",))
 
 
 def test_order_by_mean_is_by_the_measure_and_puts_holes_last() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from bench.collect import main
-from bench.figures import plain
+from bench.figures import heading, plain
 
 N_TRIALS = 3
 METHODS = {"ZeroShot": 0.0, "ERM": 2.0, "=UEO $x_1$": 4.0, "WiSE-FT[alpha=0.3]": 5.0, "WiSE-FT[alpha=0.6]": 6.0}
@@ -24,7 +25,7 @@ def write_records(root: Path, n_domains: int, dataset: str = "PACS", protocol: s
     """One run a method, with two evaluations of each trial but ZeroShot's; the second is better."""
     generator = np.random.default_rng(0)
     for place, (name, shift) in enumerate(METHODS.items()):
-        folder = root / f"{dataset.replace('/', '_')}{place}"
+        folder = root / f"{re.sub(r'[^A-Za-z]', '_', dataset)}{place}"
         folder.mkdir(parents=True)
         lines = []
         for domain in range(n_domains):
@@ -85,10 +86,10 @@ def test_every_plot_of_a_data_set_with_its_numbers(tmp_path: Path, capsys: pytes
     heat = {row["row"]: [float(row[name]) for name in [*(f"d{i}" for i in range(7)), "Avg"]] for row in found["heat"]}
     assert heat["ERM"] == pytest.approx(means["ERM"])
     forest = [row for row in found["forest"] if row["row"] == "ERM"]
-    assert [row["domain"] for row in forest] == [*(f"d{i}" for i in range(7)), "all (over domains)"]
+    assert [row["domain"] for row in forest] == ["all (over domains)", *(f"d{i}" for i in range(7))]
     compared = [each for each in value["comparisons"] if each["algorithm"] == "ERM"]
     assert [[float(row[key]) for key in ("difference", "low", "high")] for row in forest] == [
-        pytest.approx([each["difference"], *each["interval"]]) for each in compared
+        pytest.approx([each["difference"], *each["interval"]]) for each in (compared[-1], *compared[:-1])
     ]
     assert [(row["curve"], row["alpha"]) for row in found["line"]][-2:] == [
         ("WiSE-FT, by alpha", "0.3"),
@@ -120,6 +121,16 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
     assert {path.parent for path in (tmp_path / "plots").rglob("*")} == {tmp_path / "plots"}
     assert "'=UEO $x_1$" in {row["row"] for row in found["heat"]}
     assert plain("$x$\n<b>") == r"\$x\$ <b>"
+
+
+def test_titles_are_whole_in_lines_and_names_are_cut() -> None:
+    title = "Icons, base to new (shots 4), harmonic mean of base and new, last selection, over domains"
+    assert heading(title).replace("\n", " ") == title and max(map(len, heading(title).splitlines())) <= 80
+    assert len(plain("x" * 300)) < 60 and len(heading("x" * 3000)) < 400
+
+
+def test_a_name_that_is_no_text_breaks_nothing() -> None:
+    assert plain("P\ud800").encode()
 
 
 def test_same_numbers_give_the_same_files(tmp_path: Path) -> None:

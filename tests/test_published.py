@@ -33,20 +33,26 @@ def test_the_readme_shows_what_collect_prints(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.rstrip() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(("page", "n_tables"), [("README.md", 2), ("docs/results.md", 6)])
 @pytest.mark.parametrize(
     ("name", "dataset", "options"),
     [("universal_office31", "Office31", ()), ("open_classes_icons", "Icons", ("--selection", "last"))],
 )
-def test_the_page_of_results_shows_what_collect_prints(
-    name: str, dataset: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+def test_pages_show_what_collect_prints(
+    name: str, dataset: str, options: tuple[str, ...], page: str, n_tables: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(PACS.with_name(name)), "--format", "text", *options]) == 0
     printed = capsys.readouterr().out
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```text\n(.*?)```", page, re.S)
+    blocks = re.findall(r"```text\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
     shown = [table.rstrip() for block in blocks for table in re.split(r"\n\n(?=\S)", block)]
     ours = [table for table in shown if table.startswith(f"{dataset}, ")]
-    assert len(ours) == 6 and all(table in printed for table in ours)
+    assert len(ours) == n_tables and all(table in printed for table in ours)
+
+
+def test_pictures_of_the_pages_are_there_and_small() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs" / "statistics.md"):
+        found = re.findall(r"[(\"\s]((?:docs/)?images/[\w.]+png)", page.read_text(encoding="utf-8"))
+        assert found and all((page.parent / name).stat().st_size <= 200_000 for name in found)
 
 
 def test_reference_numbers_all_name_their_source() -> None:

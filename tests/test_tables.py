@@ -10,6 +10,7 @@ import pytest
 
 from bench.errors import Conflict
 from bench.provenance import trace
+from bench.report import _trials_and_errors
 from bench.selection import groups_of, select
 from bench.tables import State, Table, best_and_second, build_tables, lay_out, natural
 
@@ -158,3 +159,11 @@ def test_zero_steps_of_methods_without_training_are_no_mixture() -> None:
     provenance = trace(records)
     assert provenance.warnings == ()
     assert provenance.steps == {"PACS": (50,)}
+
+
+def test_footer_tells_the_trials_of_each_data_set_and_only_lists_cells_that_lag_behind_their_own() -> None:
+    pacs, vlcs = records_of("ERM", ERM), records_of("ERM", [[0.5] * 3] * 4, dataset="VLCS")
+    (told,) = _trials_and_errors(tables_of([*pacs, *vlcs]), "stderr")
+    assert told.startswith("Trials per cell: VLCS 3; PACS 2. ±:")
+    (told,) = _trials_and_errors(tables_of([*pacs, *vlcs[:-1]]), "stderr")
+    assert told.startswith("Trials per cell: VLCS 3; PACS 2; fewer in ERM on VLCS S (2).")
