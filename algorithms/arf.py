@@ -21,6 +21,7 @@ from bench.algorithm import (
     weight_decay_hparam,
 )
 from bench.averaging import interpolate_
+from bench.derived import digest
 from bench.errors import SpecError
 from bench.heads import full_precision
 from bench.hparams import Hparam, power_of_two, uniform
@@ -182,7 +183,7 @@ class ARF(Algorithm):
         """Give the weighted sum of the three terms, over all domains' images at once; log each."""
         images, labels = concatenated(minibatches)
         features = self.visual(images)
-        terms = {"class_loss": self._contrast(features, self._prompts(labels), labels)}
+        terms = {"class_loss": self._contrast(features, self._prompts(minibatches), labels)}
         loss = terms["class_loss"]
         if captions := self._captions_of(minibatches):
             terms["caption_loss"] = self._contrast(features, captions)
@@ -215,6 +216,10 @@ class ARF(Algorithm):
             unused = self.setup.captions(self.setup.train[0]) is not None
             told = "ARF: captions made from class and domain name, not by a captioner"
             notes.append(told + (" (the data set's captions were not used)" if unused else ""))
+        elif self.captions[0]:
+            notes.append(
+                f"ARF: captions {digest(*(text for texts in self.captions for text in texts))[:8]} from a file"
+            )
         if self.pool is not None:
             pool = f"{self.values['pool']} pool of {len(self.pool.captions)} pairs {self.pool.digest}".rstrip()
             notes.append(f"ARF: {'random' if self.values['retrieval'] == 'random' else 'nearest'} pairs of the {pool}")
@@ -242,7 +247,9 @@ class ARF(Algorithm):
         k, n = self.values["k"], len(pool.captions)
         if k > n:
             raise SpecError(f"k={k} is more than the {n} pairs of the anchor pool; give a smaller k or a larger pool")
-        return retrieve(self.setup.features(view), pool.features(), k).cpu()
+        queries, candidates = self.setup.features(view), pool.features()
+        decides = [queries, pool.digest or candidates, k]
+        return self.backbone.once("retrieval", decides, lambda: retrieve(queries, candidates, k)).cpu()
 
     def _anchors_of(self, minibatches: list[Minibatch], pool: AnchorPool) -> Tensor:
         """Draw the pool pairs of a step, each once: (≤ sum B,) int64."""
@@ -255,11 +262,15 @@ class ARF(Algorithm):
         unique: Tensor = torch.cat(drawn).unique()
         return unique
 
-    def _prompts(self, labels: Tensor) -> list[str]:
-        """Write each label's class into a template, drawn at random for each."""
+    def _prompts(self, minibatches: list[Minibatch]) -> list[str]:
+        """Write each image's class into a template, drawn at random for each."""
+        pairs = zip(
+            self.setup.train, minibatches, strict=True
+        )  # labels of the views: those of the batch are on the device
+        labels = [label for view, batch in pairs for label in view.labels[batch.positions.numpy()].tolist()]
         which = torch.randint(len(self.templates), (len(labels),)).tolist()
         names = self.setup.class_names
-        return [self.templates[i].format(names[label]) for i, label in zip(which, labels.tolist(), strict=True)]
+        return [self.templates[i].format(names[label]) for i, label in zip(which, labels, strict=True)]
 
     def _captions_of(self, minibatches: list[Minibatch]) -> list[str]:
         pairs = zip(minibatches, self.captions, strict=True)
@@ -276,10 +287,12 @@ class ARF(Algorithm):
         return info_nce(image_features, copied, self.log_scale.exp(), groups)
 
     def _encode(self, texts: list[str]) -> Tensor:
-        """Give the features (n, d) of `texts`; attention is causal, so all behind the last end-of-text is cut."""
-        tokens = self.backbone.tokenize(texts)
+        """Give the features (n, d) of `texts`; what no token that is read out can see is cut."""
+        tokens = self.backbone.tokens(texts)
         ends = self.text.end_positions(tokens)
-        features: Tensor = self.text.from_embeddings(self.text.embed(tokens[:, : int(ends.max()) + 1]), ends)
+        length = self.text.needed(ends, tokens.shape[1])
+        tokens, ends = (each.to(self.backbone.device, non_blocking=True) for each in (tokens[:, :length], ends))
+        features: Tensor = self.text.from_embeddings(self.text.embed(tokens), ends)
         return features
 
     def _head(self, tower: nn.Module, alpha: float) -> Callable[[Tensor, tuple[str, ...]], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,7 +86,8 @@ class CLIPood(Algorithm):
     Differs: float32 by default. The published code trains in float16 without a float32 copy, so that small updates
     are lost to rounding; `emulate_fp16` rounds the weights of convolutions, linear layers and attention (not those
     of normalisation, nor embeddings) to float16 after every update and accumulates their average in float16. Its
-    activations and gradients stay as `precision` says. Weight decay acts on every parameter, as published.
+    activations and gradients stay as `precision` says. Weight decay acts on every parameter, as published. Tests resize
+    as the backbone was trained (CLIP: bicubic), the published code bilinearly.
     Run: `python -m bench.sweep launch --algorithms CLIPood`; the README's table has the numbers to expect.
     """
 
@@ -122,19 +123,29 @@ class CLIPood(Algorithm):
         """Make the tower to train, and the one that holds the average."""
         super().__init__(setup)
         self.head = TextHead(self.backbone, prompt_templates(self.values["prompt"], setup.templates))
-        self.tower: nn.Module = self.track("tower", self.backbone.trainable_visual())
+        self.tower: nn.Module = self.track("tower", self.shared("tower", self.backbone.trainable_visual))
         self.half = half_parameters(self.tower) if self.values["emulate_fp16"] else {}
         self.shares = self._shares()
         if self.values["average"] != "none":
             self.average = AveragedTower(self.tower, half=self.half)
         if self.shares:
             self.track("average", self.average.tower)
-        self.optimizer = torch.optim.AdamW(
-            self.tower.parameters(),
-            lr=self.values["lr"],
-            weight_decay=self.values["weight_decay"],
-            fused=True,
+        self.optimizer = self.shared(
+            "optimizer",
+            lambda: torch.optim.AdamW(
+                self.tower.parameters(), lr=self.values["lr"], weight_decay=self.values["weight_decay"], fused=True
+            ),
         )
+
+    @classmethod
+    def training_path(cls, hparams: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Share with all averages of the same loss, and without margin with ERM."""
+        own = ("margin", "margin_lambda", "average", "beta", "ema_momentum", "wise_alpha", "emulate_fp16")
+        rest = {name: value for name, value in hparams.items() if name not in own}
+        rounded = {"emulate_fp16": True} if hparams["emulate_fp16"] else {}
+        if hparams["margin"] == "none":
+            return {**rest, **rounded, "loss": "cross-entropy, text head"}
+        return {**rest, **rounded, "loss": hparams["margin"], "margin_lambda": hparams["margin_lambda"]}
 
     def _shares(self) -> list[float]:
         """Give the share that each iterate takes in the running average; empty where there is none."""

@@ -87,14 +87,14 @@ class CoOp(Algorithm):
         super().__init__(setup)
         values = self.values
         n_classes = len(setup.class_names) if values["csc"] else None
-        if values["ctx_init"]:
-            phrase = initial_phrase(values["ctx_init"], setup.templates)
+        phrase = initial_phrase(values["ctx_init"], setup.templates)
+        if phrase:
             context = phrase_context(self.backbone, phrase, n_classes)
         else:
             context = random_context(self.backbone, values["n_ctx"], n_classes)
         position = values["class_token_position"]
         self.prompts: PromptLearner = self.track(
-            "prompts", PromptLearner(self.backbone, setup.class_names, context, position)
+            "prompts", PromptLearner(self.backbone, setup.class_names, context, position, phrase)
         )
         self.optimizer = torch.optim.SGD(
             self.prompts.parameters(), lr=values["lr"], momentum=0.9, weight_decay=values["weight_decay"], fused=True
@@ -132,9 +132,7 @@ class CoOp(Algorithm):
         if self.values["augmentation"] == "none":
             cached = zip(self._cached_features, minibatches, strict=True)
             return torch.cat([features[batch.positions] for features, batch in cached])
-        with torch.no_grad():
-            features: Tensor = self.backbone.visual(concatenated(minibatches)[0])
-        return features
+        return self.backbone.encode_images(concatenated(minibatches)[0], self.values["precision"])
 
     @cached_property
     def _cached_features(self) -> list[Tensor]:

@@ -71,18 +71,31 @@ class ERM(Algorithm):
         super().__init__(setup)
         kind = self.values["head"]
         self.starts_zero_shot = kind != "random"
-        self.tower: nn.Module = self.track("tower", self.backbone.trainable_visual())
+        self.tower: nn.Module = self.track("tower", self.shared("tower", self.backbone.trainable_visual))
         text = TextHead(self.backbone, prompt_templates(self.values["prompt"], setup.templates))
         parameters = list(self.tower.parameters())
         if kind == "text":
             self.head: Any = text
         else:
             linear_head = LinearHead if kind == "zero_shot" else _RandomHead
-            self.head = linear_head(text, setup.class_names)
+            self.head = self.shared("head", lambda: linear_head(text, setup.class_names))
             parameters += self.track("head", self.head.linear).parameters()
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=self.values["lr"], weight_decay=self.values["weight_decay"], fused=True
+        self.optimizer = self.shared(
+            "optimizer",
+            lambda: torch.optim.AdamW(
+                parameters, lr=self.values["lr"], weight_decay=self.values["weight_decay"], fused=True
+            ),
         )
+
+    @classmethod
+    def training_path(cls, hparams: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Share with CLIPood without margin (head=text), or with WiSE-FT without its recipe (head=zero_shot)."""
+        rest = {name: value for name, value in hparams.items() if name not in ("head", "schedule", "dropout")}
+        if hparams["dropout"] or hparams["schedule"] != "cosine" or hparams["head"] == "random":
+            return None
+        if hparams["head"] == "text":
+            return {**rest, "loss": "cross-entropy, text head"}
+        return {**rest, "loss": "cross-entropy, linear head", "warmup": 0, "clip_norm": 0.0, "label_smoothing": 0.0}
 
     @classmethod
     def new_classes_problem(cls, hparams: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from bench.hparams import Hparam, power_of_two
 from bench.lazy import functional, torch
 from bench.protocols import View
 from bench.registry import algorithms
+from bench.working_copy import WorkingCopy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -135,8 +136,9 @@ class UEO(Algorithm):
         if self.values["noweight"] and self.values["oracle"]:
             raise SpecError("noweight and oracle are two ways to weigh images: set at most one of them to true")
         phrase = initial_phrase(self.values["ctx_init"] or "template", setup.templates)
+        context = phrase_context(self.backbone, phrase)
         self.prompts: PromptLearner = self.track(
-            "prompts", PromptLearner(self.backbone, setup.class_names, phrase_context(self.backbone, phrase))
+            "prompts", PromptLearner(self.backbone, setup.class_names, context, phrase=phrase)
         )
         self._initial_texts = functional.normalize(self.prompts.encode(setup.class_names), dim=-1)
         self.tower = self.backbone.visual if self.values["parameters"] == "prompt" else self._trained_tower()
@@ -147,12 +149,23 @@ class UEO(Algorithm):
         assert unlabeled is not None
         pairs = zip(self._weights, unlabeled, strict=True)
         weights = torch.cat([weights[batch.positions] for weights, batch in pairs])
-        images = self.tower(torch.cat([batch.images for batch in unlabeled]))
+        images = torch.cat([batch.images for batch in unlabeled])
+        is_frozen = self.values["parameters"] == "prompt"
+        images = self.backbone.encode_images(images, self.values["precision"]) if is_frozen else self.tower(images)
         images = functional.normalize(images.float(), dim=-1)
         texts = functional.normalize(self.prompts().float(), dim=-1)
         with full_precision(images):
             probabilities = (self.backbone.scale * images @ texts.T).softmax(dim=-1)
             return universal_entropy(probabilities, weights, self.values["trade_off"]), {}
+
+    def working_copy(self) -> WorkingCopy:
+        """Let the image tower, of which a few parameters alone are tracked, compute in bf16 where that is asked for."""
+        if self._working_copy is None:
+            is_bf16 = self.values["precision"] == "bf16" and self.values["parameters"] != "prompt"
+            self._working_copy = WorkingCopy(
+                [self.tower] if is_bf16 and getattr(self.tower, "has_bf16_path", False) else []
+            )
+        return self._working_copy
 
     def predictors(self, *, final: bool) -> Iterator[tuple[str, Predictor]]:
         """Yield the learned prompt on the adapted image tower."""
@@ -200,9 +213,14 @@ class UEO(Algorithm):
             known = {place for place, name in enumerate(view.class_names) if name in self.setup.class_names}
             is_known = torch.tensor([label in known for label in view.labels.tolist()])  # unknown ones lie behind
             return is_known.float().to(self.backbone.device) + 1e-3
-        cosines = functional.normalize(self.setup.features(view), dim=-1) @ self._initial_texts.T
-        weights: Tensor = (self.values["weight_scale"] * cosines).softmax(dim=-1).amax(dim=-1)
-        return weights
+        features, texts, scale = self.setup.features(view), self._initial_texts, self.values["weight_scale"]
+
+        def weigh() -> Tensor:
+            cosines = functional.normalize(features, dim=-1) @ texts.T
+            weights: Tensor = (scale * cosines).softmax(dim=-1).amax(dim=-1)
+            return weights
+
+        return self.backbone.once("weights", [features, texts, scale], weigh)
 
 
 @algorithms.register("InfoMax")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.algorithm import (
@@ -77,16 +77,25 @@ class WiSEFT(Algorithm):
         """Make both end points, the one that is trained, and the place where they are mixed."""
         super().__init__(setup)
         text = TextHead(self.backbone, prompt_templates(self.values["prompt"], setup.templates))
-        self.tower: nn.Module = self.track("tower", self.backbone.trainable_visual())
-        self.head = LinearHead(text, setup.class_names)
+        self.tower: nn.Module = self.track("tower", self.shared("tower", self.backbone.trainable_visual))
+        self.head = self.shared("head", lambda: LinearHead(text, setup.class_names))
         self.track("head", self.head.linear)
         self.start_head = self.head.copy()
         self.mixed_tower = self.backbone.trainable_visual().requires_grad_(False)
         self.mixed_head = self.head.copy()
         self.parameters = [*self.tower.parameters(), *self.head.linear.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=self.values["lr"], weight_decay=self.values["weight_decay"], fused=True
+        self.optimizer = self.shared(
+            "optimizer",
+            lambda: torch.optim.AdamW(
+                self.parameters, lr=self.values["lr"], weight_decay=self.values["weight_decay"], fused=True
+            ),
         )
+
+    @classmethod
+    def training_path(cls, hparams: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Share with every other mixing coefficient, and with ERM (head=zero_shot) where the recipe is the same."""
+        rest = {name: value for name, value in hparams.items() if name not in ("alpha", "grid")}
+        return {**rest, "loss": "cross-entropy, linear head"}
 
     def learning_rate_factor(self, step: int) -> float:
         """Rise linearly to 1 at the last step of the warm-up, then fall as a cosine."""
@@ -107,14 +116,16 @@ class WiSEFT(Algorithm):
 
     def predictors(self, *, final: bool) -> Iterator[tuple[str, Predictor]]:
         """Yield the model mixed by `alpha`, at the end also the whole grid."""
-        yield "", self.mixed(self.values["alpha"])
+        main = self.mixed(self.values["alpha"])
+        yield "", main
         for alpha in GRID if final and self.values["grid"] else ():
-            yield f"alpha={alpha}", self.mixed(alpha)
+            mixed = self.mixed(alpha)
+            yield f"alpha={alpha}", main if alpha == self.values["alpha"] else mixed  # the same one is scored once
 
     def mixed(self, alpha: float) -> Predictor:
         """Mix the end points in place; the last predictor given is overwritten."""
         interpolate_(self.mixed_head.linear, self.start_head.linear, self.head.linear, alpha)
-        if alpha == 0:
-            return Predictor(None, self.mixed_head)  # the pre-trained tower itself, whose features are at hand
+        if alpha in (0, 1):  # the end points themselves, whose features may be at hand
+            return Predictor(None if alpha == 0 else self.tower, self.mixed_head)
         interpolate_(self.mixed_tower, self.backbone.visual, self.tower, alpha)
         return Predictor(self.mixed_tower, self.mixed_head)

@@ -10,12 +10,13 @@ import abc
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from bench.hparams import Hparam, choice, log_uniform, power_of_two
 from bench.lazy import torch
 from bench.protocols import View
+from bench.working_copy import WorkingCopy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,6 +87,7 @@ class Setup:
         features: frozen image features of a view, centre crop, (n, d) float32, not normalised.
         captions: captions of a view's samples in its order; None where there is none for some sample.
         pool: opens the anchor pool.
+        shared: what a trial with the same `training_path` trains, for both of them; empty for a trial by itself.
     """
 
     backbone: Backbone
@@ -100,6 +102,7 @@ class Setup:
     features: Callable[[View], Tensor]
     captions: Callable[[View], list[str] | None]
     pool: Callable[[], AnchorPool]
+    shared: Mapping[str, Any] = field(default_factory=dict)
 
 
 EVALUATION_HPARAMS: dict[str, Hparam] = {
@@ -129,7 +132,15 @@ def training_hparams(*, lr: Hparam, weight_decay: Hparam, batch_size: Hparam) ->
             choices=("clipood", "domainbed", "none"),
         ),
         "precision": Hparam(
-            "fp32", "training: fp32, or bf16 autocast with fp32 master weights", choices=("fp32", "bf16")
+            "fp32",
+            "training: fp32, or bf16 with fp32 master weights; pays for ViTs where the processor has bf16 products",
+            choices=("fp32", "bf16"),
+        ),
+        "compile": Hparam(
+            False,
+            "torch.compile for the towers: minutes of compilation; on a CPU it gains little in fp32, nothing in bf16",
+            choices=(False, True),
+            added_later=True,
         ),
     }
 
@@ -184,6 +195,7 @@ class Algorithm(abc.ABC):
         uses_labelled: whether `update` reads the labelled minibatches; if not, none are drawn.
         starts_zero_shot: before the first update it predicts exactly as ZeroShot; an instance may say otherwise.
         updates: updates made so far.
+        shared_parts: what `shared` gave, by name; only updates may change it.
     """
 
     paper: ClassVar[str] = ""
@@ -204,30 +216,51 @@ class Algorithm(abc.ABC):
     def __init__(self, setup: Setup) -> None:
         """Keep what the method is built from."""
         self.setup = setup
-        self.values = setup.hparams
+        added = {name: hparam.default for name, hparam in self.hparams.items() if hparam.added_later}
+        self.values: Mapping[str, Any] = {**added, **setup.hparams}
         self.backbone = setup.backbone
         self.updates = 0
         self.optimizer: torch.optim.Optimizer | None = None
         self._tracked: dict[str, Any] = {}
+        self.shared_parts: dict[str, Any] = {}
+        self._working_copy: WorkingCopy | None = None
+
+    def shared(self, name: str, make: Callable[[], Any]) -> Any:
+        """Give a part that trials of the same `training_path` have in common: another trial's, else what `make` makes."""
+        self.shared_parts[name] = self.setup.shared[name] if self.setup.shared else make()
+        return self.shared_parts[name]
 
     def track(self, name: str, part: Any) -> Any:
-        """Make `part` (anything with state_dict and load_state_dict) a part of the checkpoint; give it back."""
+        """Make `part` (anything with state_dict and load_state_dict) a part of the checkpoint; give it back.
+
+        A tower is compiled here if the hparam `compile` says so: also evaluation then always runs the compiled one, so
+        that a trial gives the same numbers wherever it was resumed.
+        """
         self._tracked[name] = part
+        if self.values.get("compile") and getattr(part, "_compiled_call_impl", part) is None:
+            part.compile()
         return part
 
     def update(self, minibatches: list[Minibatch], unlabeled: list[Minibatch] | None = None) -> dict[str, Any]:
         """Make one update; `minibatches` has one batch a training domain. Give scalars to log."""
         assert self.optimizer is not None
         self.set_learning_rates()
-        with self.autocast():
+        copy = self.working_copy()
+        with self.autocast(), copy.in_place():
             loss, logs = self.loss(minibatches, unlabeled)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        copy.give_gradients()
         self.before_step()
         self.optimizer.step()
         self.updates += 1
         self.after_step()
         return {"loss": loss.detach(), **logs}
+
+    def follow(self) -> None:
+        """Take note of an update that another trial has made to the shared parts."""
+        self.updates += 1
+        self.after_step()
 
     def loss(self, minibatches: list[Minibatch], unlabeled: list[Minibatch] | None) -> tuple[Tensor, dict[str, Any]]:
         """Give the loss of one step, and further scalars to log."""
@@ -259,6 +292,17 @@ class Algorithm(abc.ABC):
         """
 
     @classmethod
+    def training_path(cls, hparams: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Give what decides the weights that the updates lead through; None (the default) = shared with no other trial.
+
+        Trials of any methods whose paths are equal, and whose specs agree in all but method and hparams, are trained
+        once. So equal paths must mean equal updates to the bit: loss, optimizer, order of its parameters, schedule,
+        `before_step`, nothing random. What is trained must come from `shared`, under the name that it is tracked by,
+        and so must "optimizer". `after_step` may change shared parts only in a way that may be repeated.
+        """
+        return None
+
+    @classmethod
     def new_classes_problem(cls, hparams: Mapping[str, Any]) -> str:
         """Say why the method with these hparams cannot score classes that it was not trained on; empty where it can."""
         return ""
@@ -280,6 +324,18 @@ class Algorithm(abc.ABC):
             return contextlib.nullcontext()
         return torch.autocast(self.backbone.device.type, dtype=torch.bfloat16)
 
+    def working_copy(self) -> WorkingCopy:
+        """Give what an update computes with in place of the tracked towers' weights: bf16 copies, if any.
+
+        Only towers that compute in the type of their weights have them; others are left to autocast.
+        """
+        if self._working_copy is None:
+            is_bf16 = self.values.get("precision") == "bf16"
+            towers = [part for part in self._tracked.values() if getattr(part, "has_bf16_path", False)]
+            trained = [tower for tower in towers if any(each.requires_grad for each in tower.parameters())]
+            self._working_copy = WorkingCopy(trained if is_bf16 else [])
+        return self._working_copy
+
     def state_dict(self) -> dict[str, Any]:
         """Give all that changes in training."""
         parts = {name: part.state_dict() for name, part in self._tracked.items()}
@@ -287,12 +343,14 @@ class Algorithm(abc.ABC):
             parts["optimizer"] = self.optimizer.state_dict()
         return {"updates": self.updates, "parts": parts}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+    def load_state_dict(self, state: Mapping[str, Any], *, own: bool = False) -> None:
+        """Take back what `state_dict` gave; with `own`, leave alone what other trials share."""
+        shared = self.shared_parts if own else {}
         self.updates = int(state["updates"])
         for name, part in self._tracked.items():
-            part.load_state_dict(state["parts"][name])
-        if self.optimizer is not None:
+            if name not in shared:
+                part.load_state_dict(state["parts"][name])
+        if self.optimizer is not None and "optimizer" not in shared:
             self.optimizer.load_state_dict(state["parts"]["optimizer"])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from bench.errors import SpecError
 from bench.registry import unknown_name
 
-TABLES = ("slurm",)
+TABLES = ("slurm", "cache")
 """All tables that any command reads."""
 
 USER_FILE = "config.toml"

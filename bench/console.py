@@ -210,7 +210,9 @@ def _watch_plain(read: Callable[[], list[TrialStatus]]) -> None:
 
 
 def _is_going_on(trials: Sequence[TrialStatus]) -> bool:
-    return any(trial.state in (State.RUNNING, State.PENDING, State.LOST) for trial in trials)
+    """Say whether any trial is not over; one that has failed may wait in its task for a retry."""
+    unfinished = (State.RUNNING, State.PENDING, State.LOST)
+    return any(trial.state in unfinished or (trial.state is State.FAILED and trial.queued) for trial in trials)
 
 
 class PlainProgress:
@@ -296,7 +298,8 @@ class PlainProgress:
         if now - self._eta[0] >= _ETA_SECONDS:
             with self._lock:
                 left = work_left(list(self._trials.values()))
-            self._eta = (now, "" if not left else f", about {duration(left / max(1, self._jobs))} left")
+            at_a_time = max(1, self._jobs, len(self._running))  # more than jobs where trials are trained as one
+            self._eta = (now, "" if not left else f", about {duration(left / at_a_time)} left")
         return self._eta[1]
 
 

@@ -6,8 +6,10 @@ depend on which samples are evaluated with it, and cached features equal compute
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench import files
 from bench.algorithm import Algorithm, Predictor
+from bench.derived import Derived
 from bench.errors import RunFailed
 from bench.images import CACHE_VERSION, ImageStore, Normalise
 from bench.metrics import METRICS, Scored, ood_score
@@ -26,6 +28,8 @@ from bench.models import Backbone
 from bench.protocols import Task, View
 
 BATCH = 64
+ROWS = 128 * BATCH
+"""Images of a domain whose frozen features are kept in one file."""
 
 Pulse = Callable[[str], None]
 
@@ -70,26 +74,63 @@ class Evaluator:
         self.task = task
         self.pulse = pulse
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self._cache = cache / "features"
+        self._derived = backbone.derived = Derived(cache)
         self._normalise = Normalise(store.image, backbone.device)
-        self._frozen: dict[int, NDArray[np.float32]] = {}
+        self._frozen: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._kept: dict[int, dict[str, Tensor]] = {}
+        self._twins: list[nn.Module] = []
 
     def frozen_features(self, view: View) -> Tensor:
-        """Give the pre-trained tower's features of a view, (n, d) float32, not normalised; kept on disk by domain."""
-        if view.domain not in self._frozen:
-            self._frozen[view.domain] = self._load_or_compute(view.domain)
-        return torch.from_numpy(self._frozen[view.domain][view.indices]).to(self.backbone.device)
+        """Give the pre-trained tower's features of a view, (n, d) float32, not normalised; kept on disk.
+
+        A domain's images are computed and kept `ROWS` at a time, those that no view has are left alone: ImageNet's tests are
+        a small part of it.
+        """
+        blocks = view.indices // ROWS
+        found: NDArray[np.float32] | None = None
+        for block in np.unique(blocks).tolist():
+            key = (view.domain, block)
+            if key not in self._frozen:
+                self._frozen[key] = self._load_or_compute(*key)
+            rows = self._frozen[key]
+            if found is None:
+                found = np.empty((len(view), rows.shape[1]), np.float32)
+            chosen = blocks == block
+            found[chosen] = rows[view.indices[chosen] - block * ROWS]
+        assert found is not None, f"{view.name} has no images"
+        return torch.from_numpy(found).to(self.backbone.device)
 
     def evaluate(self, algorithm: Algorithm, *, final: bool) -> Iterator[Evaluated]:
-        """Yield what each of the algorithm's predictors scores on the task's views, the main one first."""
+        """Yield what each of the algorithm's predictors scores on the task's views, the main one first.
+
+        The same predictor under a second label is not evaluated again.
+        """
+        known: list[tuple[Predictor, Evaluated]] = []
         for label, predictor in algorithm.predictors(final=final):
+            given = predictor
+            if same := [evaluated for each, evaluated in known if each is given]:
+                yield replace(same[0], label=label)
+                continue
             if algorithm.updates == 0 and self._is_pretrained(predictor.tower):
                 predictor = Predictor(None, predictor.head)
-            yield self._score(label, predictor)
+            known.append((given, self._score(label, predictor)))
+            yield known[-1][1]
+
+    @contextlib.contextmanager
+    def keeping(self, towers: Iterable[nn.Module]) -> Iterator[None]:
+        """Run each of `towers` on a view once, whoever predicts with it; nothing may change them within the block."""
+        self._kept = {id(tower): {} for tower in towers}
+        try:
+            yield
+        finally:
+            self._kept = {}
 
     def _is_pretrained(self, tower: nn.Module | None) -> bool:
-        """Say whether `tower` still gives the pre-trained features, by one batch; then the cache serves for all."""
-        if tower is None:
+        """Say whether `tower` still gives the pre-trained features; then the cache serves for all.
+
+        By its weights, where it is of the same kind; where these differ or cannot be compared, by one batch.
+        """
+        if tower is None or _is_equal(tower, self.backbone.visual):
             return True
         view = self.task.evaluation[0]
         probe = replace(view, indices=view.indices[:BATCH], labels=view.labels[:BATCH])
@@ -97,12 +138,12 @@ class Evaluator:
         return given.shape == frozen.shape and torch.allclose(given, frozen, rtol=1e-4, atol=1e-4)
 
     def _score(self, label: str, predictor: Predictor) -> Evaluated:
-        tower = None if predictor.tower is None else self._prepared(predictor.tower)
+        features_of = self._features_of(predictor.tower)
         found = Evaluated(label, {}, {}, {})
         pooled = {name for names in self.task.pooled.values() for name in names}
         kept: dict[str, Scored] = {}
         for view in self.task.evaluated:
-            features = self._features(tower, view)
+            features = features_of(view)
             with torch.no_grad():
                 logits = predictor.head(features, view.class_names).float()
                 if not logits.isfinite().all():
@@ -127,12 +168,39 @@ class Evaluator:
             scored = replace(scored, ood=ood_score(view.ood_score, scored.logits, self.backbone.scale))
         return scored
 
-    def _features(self, tower: nn.Module | None, view: View) -> Tensor:
-        return self.frozen_features(view) if tower is None else self._forward(tower, view.domain, view.indices)
+    def _features_of(self, tower: nn.Module | None) -> Callable[[View], Tensor]:
+        """Give what computes a tower's features of a view, or looks them up."""
+        if tower is None:
+            return self.frozen_features
+        kept = self._kept.get(id(tower))
+        prepared = functools.cache(lambda: self._prepared(tower))
+
+        def features(view: View) -> Tensor:
+            """Run the tower on a view, unless it is among those that are kept and was run before."""
+            if kept is not None and view.name in kept:
+                return kept[view.name]
+            found = self._forward(prepared(), view.domain, view.indices)
+            if kept is not None:
+                kept[view.name] = found
+            return found
+
+        return features
 
     def _prepared(self, tower: nn.Module) -> nn.Module:
-        """Give the tower in the evaluation's precision; real bf16 weights, since autocast of frozen ones is slow."""
-        return tower if self.dtype == torch.float32 else copy.deepcopy(tower).to(self.dtype)
+        """Give the tower in the evaluation's precision; real bf16 weights, since autocast of frozen ones is slow.
+
+        One twin serves for all towers of a kind: what was prepared before is overwritten.
+        """
+        if self.dtype == torch.float32:
+            return tower
+        source = tower.state_dict()
+        for twin in self._twins:
+            target = twin.state_dict()
+            if type(twin) is type(tower) and _shapes(target) == _shapes(source):
+                torch._foreach_copy_(list(target.values()), list(source.values()))
+                return twin
+        self._twins.append(copy.deepcopy(tower).requires_grad_(False).to(self.dtype))
+        return self._twins[-1]
 
     def _forward(self, tower: nn.Module, domain: int, indices: NDArray[np.int64]) -> Tensor:
         parts = []
@@ -145,19 +213,40 @@ class Evaluator:
                 self.pulse("evaluating")
         return torch.cat(parts) if parts else torch.zeros(0, 1, device=self.backbone.device)
 
-    def _load_or_compute(self, domain: int) -> NDArray[np.float32]:
-        """Map the features of a domain from disk; the whole array is never read into memory."""
-        image, device = self.store.image, self.backbone.device.type
-        precision = str(self.dtype).removeprefix("torch.")
-        kind = f"{image.size}-{image.interpolation}-{image.resize}-{precision}-{device}-{CACHE_VERSION}"
-        path = self._cache / f"{self.backbone.digest}-{self.store.domains[domain].digest}-{kind}.npy"
-        n = len(self.store.dataset.domains[domain].files)
-        if not path.is_file():
-            features = self._forward(self._prepared(self.backbone.visual), domain, np.arange(n)).cpu().numpy()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.replace(path, lambda file: np.save(file, features))
-        kept: NDArray[np.float32] = np.load(path, mmap_mode="r")
-        return kept
+    def _load_or_compute(self, domain: int, block: int) -> NDArray[np.float32]:
+        """Map the features of a block of a domain's images from disk; they are never all in memory."""
+        image, backbone = self.store.image, self.backbone
+        weights = (backbone.digest, str(self.dtype), backbone.device.type, torch.__version__)
+        images = (
+            self.store.domains[domain].digest,
+            image.size,
+            image.mean,
+            image.std,
+            image.interpolation,
+            image.resize,
+        )
+        first = block * ROWS
+        end = min(first + ROWS, len(self.store.dataset.domains[domain].files))
+
+        def batches() -> Iterator[NDArray[np.float32]]:
+            tower = self._prepared(backbone.visual)
+            for start in range(first, end, BATCH):
+                indices = np.arange(start, min(end, start + BATCH))
+                yield self._forward(tower, domain, indices).cpu().numpy()
+
+        return self._derived.rows("features", [*weights, *images, CACHE_VERSION, first, end], batches)
+
+
+def _is_equal(one: nn.Module, other: nn.Module) -> bool:
+    """Say whether two modules have parts of the same kinds and the same weights."""
+    left, right = one.state_dict(), other.state_dict()
+    kinds = [[type(part) for part in module.modules()] for module in (one, other)]
+    same = kinds[0] == kinds[1] and _shapes(left) == _shapes(right)
+    return same and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def _measured(view: View, scored: Scored) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,14 +25,13 @@ def replace(path: Path, write: Callable[[IO[bytes]], object], *, durable: bool =
         write: writes the bytes into the open file it is given.
         durable: wait until the disk has them. Where not, a machine that loses power may leave an empty file.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    name = f"{path.parent}/.{path.name}.{_TOKEN}-{os.getpid()}-{next(_NUMBERS)}.tmp"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(name, "xb") as file:
             write(file)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_UMASK)
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -42,6 +42,27 @@ def replace(path: Path, write: Callable[[IO[bytes]], object], *, durable: bool =
 def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Put `text` at `path` in one step."""
     replace(path, lambda file: file.write(text.encode()), durable=durable)
+
+
+def create_text(path: str, text: str) -> None:
+    """Put a short `text` where nothing is yet, in one write; a kill may leave an empty file, never a part.
+
+    For thousands of small files: a third of the calls of `replace_text`, which counts on a file system far away. If
+    another process has put something there, that stays.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return
+    try:
+        data = text.encode()
+        if os.write(handle, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    except BaseException:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(handle)
 
 
 def replace_json(path: Path, value: object, *, durable: bool = True) -> None:
@@ -117,6 +138,9 @@ def _umask() -> int:
     os.umask(mask)
     return mask
 
+
+_TOKEN, _NUMBERS = os.urandom(4).hex(), itertools.count()
+"""With the process id they name a temporary file that no other process, thread or host writes; cheaper than `mkstemp`."""
 
 _UMASK = _umask()
 """Read once: reading means setting, which would loosen the files that other threads make meanwhile."""

@@ -18,11 +18,13 @@ from bench.comparison_text import (
     comparison_title,
     scope_title,
 )
+from bench.marks import marks_footer, verdicts
 from bench.metrics import worst
 from bench.panels import panel_notes, panel_title
+from bench.printable import json_safe, printable, spreadsheet
 from bench.report import METRIC, Report
 from bench.stats import ERROR_BARS
-from bench.tables import AVERAGE, Cell, State, Table, TableRow, best_and_second
+from bench.tables import AVERAGE, Cell, State, Table, TableRow
 
 CSV_COLUMNS = ("protocol", "selection", "dataset", "algorithm", "metric", "column", "mean", "stderr", "n")
 HOLES = {State.NOT_RUN: "–", State.INCOMPLETE: "X"}
@@ -48,8 +50,8 @@ def csv_lines(reports: Sequence[Report]) -> str:
             for column, cell in zip(table.columns, row.cells, strict=True):
                 if not table.is_average or column == AVERAGE:
                     mean, error = _plain(cell.mean), _plain(cell.error)
-                    key = (table.protocol, table.selection, table.dataset, row.label)
-                    writer.writerow((*key, table.measure.name, column, mean, error, cell.n))
+                    key = (table.protocol, table.selection, table.dataset, row.label, table.measure.name, column)
+                    writer.writerow((*map(spreadsheet, key), mean, error, cell.n))
     return out.getvalue()
 
 
@@ -65,7 +67,7 @@ def as_json(reports: Sequence[Report]) -> str:
         "footers": {report.selection: list(report.footer) for report in reports},
         "warnings": list(dict.fromkeys(warning for report in reports for warning in report.warnings)),
     }
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_safe(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def cell_text(cell: Cell, plus_minus: str = " ± ") -> str:
@@ -78,48 +80,87 @@ def cell_text(cell: Cell, plus_minus: str = " ± ") -> str:
 def table_title(table: Table, n_protocols: int = 1) -> str:
     """Word a table's heading; the protocol is named where there are several."""
     units = "data sets" if table.is_average else "domains"
-    of = f"means over {units}" if table.is_summary else table.measure.words
-    return f"{scope_title(table, n_protocols)}: {of} (%), {table.selection} selection"
+    lower = ", lower is better" if table.measure.lower_is_better else ""
+    of = f"means over {units} (%)" if table.is_summary else f"{table.measure.words} (%{lower})"
+    return f"{scope_title(table, n_protocols)}: {of}, {table.selection} selection"
+
+
+def heads(table: Table) -> list[str]:
+    """Give the heads of a table's columns, with an arrow where measures stand beside each other and lower is better."""
+    if not table.is_summary:
+        return list(table.columns)
+    pairs = zip(table.columns, table.measures, strict=True)
+    return [f"{name} ↓" if measure.lower_is_better else name for name, measure in pairs]
+
+
+def marked_rows(table: Table, report: Report) -> list[list[tuple[Cell, str, str]]]:
+    """Give each row's cells with their marks.
+
+    Returns:
+        Of each cell: itself, its standing in its column ("best", "level", "second" or ""), and the mark of its comparison
+        with the reference ("†", "‡", "·" or "").
+    """
+    of_columns = verdicts(table, report.families)
+    return [
+        [
+            (
+                cell,
+                _standing(table, column, place),
+                of_columns[column].get(row.row, "") if cell.mean is not None else "",
+            )
+            for column, cell in enumerate(row.cells)
+        ]
+        for place, row in enumerate(table.rows)
+    ]
+
+
+def _standing(table: Table, column: int, place: int) -> str:
+    marks = table.marks[column]
+    standings = {"best": marks.best, "level": marks.level, "second": marks.second}
+    return next((name for name, places in standings.items() if place in places), "")
 
 
 def _text_report(report: Report) -> str:
-    from tabulate import tabulate
-
     n_protocols = len({table.protocol for table in report.tables})
     blocks = []
-    for table in report.shown_tables:
-        best = [best_and_second(table, column)[0] for column in range(len(table.columns))]
+    for table, family in report.blocks:
         rows = [
-            [_label(row), *(_star(cell, place in best[i]) for i, cell in enumerate(row.cells))]
-            for place, row in enumerate(table.rows)
+            [_label(row), *(_with_marks(*each) for each in cells)]
+            for row, cells in zip(table.rows, marked_rows(table, report), strict=True)
         ]
-        body = tabulate(rows, headers=["", *table.columns], disable_numparse=True, stralign="left")
-        blocks.append(f"{table_title(table, n_protocols)}\n\n{body}")
-    for family in report.shown_families:
-        cells = [comparison_cells(each, family.question.alpha) for each in family.comparisons]
-        body = tabulate(cells, headers=comparison_header(family), disable_numparse=True)
-        blocks.append(f"{comparison_title(family, n_protocols)}\n\n{body}")
+        blocks.append(_text_table(table_title(table, n_protocols), ["", *heads(table)], rows, stralign="left"))
+        if family is not None:
+            rows = [comparison_cells(each, family.question.alpha) for each in family.comparisons]
+            blocks.append(_text_table(comparison_title(family, n_protocols), comparison_header(family), rows))
     for panel in (panel for panel in report.shown_panels if panel.rows):
-        body = tabulate(panel.rows, headers=panel.header, disable_numparse=True)
-        blocks.append(f"{panel_title(panel, n_protocols)}\n\n{body}")
+        blocks.append(_text_table(panel_title(panel, n_protocols), panel.header, panel.rows))
     notes = [
+        *marks_footer(report.shown_tables, "*", "~", report.alpha),
         *report.footer,
         *comparison_footer(report.shown_families),
         *panel_notes(report.shown_panels),
         *(f"WARNING: {warning}" for warning in report.warnings),
     ]
-    star = ["*: best of its column."] if any(len(table.rows) > 1 for table in report.tables) else []
-    return "\n\n".join([*blocks, "\n".join(wrapped([*star, *notes]))])
+    return "\n\n".join([*blocks, "\n".join(wrapped(notes))])
+
+
+def _text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], **options: str) -> str:
+    from tabulate import tabulate
+
+    cells = [[printable(words) for words in row] for row in (header, *rows)]
+    body = tabulate(cells[1:], headers=cells[0], disable_numparse=True, **options)
+    return f"{printable(title)}\n\n{body}"
 
 
 def wrapped(sentences: Iterable[str], width: int = 110) -> list[str]:
     """Break sentences into lines, those after the first one indented."""
     wrap = textwrap.TextWrapper(width, subsequent_indent="  ", break_on_hyphens=False).wrap
-    return [line for each in sentences for line in wrap(each)]
+    return [line for each in sentences for line in wrap(printable(each))]
 
 
-def _star(cell: Cell, is_best: bool) -> str:
-    return cell_text(cell) + (" *" if is_best else "")
+def _with_marks(cell: Cell, standing: str, verdict: str) -> str:
+    marks = {"best": "*", "level": "~"}.get(standing, "") + verdict
+    return cell_text(cell) + (f" {marks}" if marks else "")
 
 
 def _label(row: TableRow) -> str:
@@ -128,34 +169,38 @@ def _label(row: TableRow) -> str:
 
 def _markdown_report(report: Report) -> str:
     n_protocols = len({table.protocol for table in report.tables})
-    blocks = [_markdown_table(table, n_protocols) for table in report.shown_tables]
-    for family in report.shown_families:
-        rows = [comparison_cells(each, family.question.alpha) for each in family.comparisons]
-        lines = _markdown_lines([comparison_header(family), *rows])
-        blocks.append(f"**{_escaped(comparison_title(family, n_protocols))}**\n\n{lines}")
+    blocks = []
+    for table, family in report.blocks:
+        blocks.append(_markdown_table(table, report, n_protocols))
+        if family is not None:
+            rows = [comparison_cells(each, family.question.alpha) for each in family.comparisons]
+            lines = _markdown_lines([comparison_header(family), *rows])
+            blocks.append(f"**{_escaped(comparison_title(family, n_protocols))}**\n\n{lines}")
     for panel in (panel for panel in report.shown_panels if panel.rows):
         lines = _markdown_lines([panel.header, *panel.rows])
         blocks.append(f"**{_escaped(panel_title(panel, n_protocols))}**\n\n{lines}")
-    notes = [*report.footer, *comparison_footer(report.shown_families), *panel_notes(report.shown_panels)]
+    notes = [
+        *marks_footer(report.shown_tables, "bold", "also bold", report.alpha),
+        *(["underlined: second"] if any(each.second for table in report.shown_tables for each in table.marks) else []),
+        *report.footer,
+        *comparison_footer(report.shown_families),
+        *panel_notes(report.shown_panels),
+    ]
     footer = "\n".join(f"- {_escaped(note)}" for note in notes)
     warnings = "".join(f"\n- **Warning**: {_escaped(warning)}" for warning in report.warnings)
     return "\n\n".join([*blocks, footer + warnings])
 
 
-def _markdown_table(table: Table, n_protocols: int) -> str:
-    ranked = [best_and_second(table, column) for column in range(len(table.columns))]
-    lines = [_markdown_lines([["", *table.columns]])]
-    for place, row in enumerate(table.rows):
-        cells = [
-            _ranked(cell_text(cell), place in best, place in second)
-            for cell, (best, second) in zip(row.cells, ranked, strict=True)
-        ]
-        lines.append(f"| {_escaped(_label(row))} | {' | '.join(cells)} |")
+def _markdown_table(table: Table, report: Report, n_protocols: int) -> str:
+    lines = [_markdown_lines([["", *heads(table)]])]
+    for row, cells in zip(table.rows, marked_rows(table, report), strict=True):
+        words = [_ranked(cell_text(cell), standing) + (f" {mark}" if mark else "") for cell, standing, mark in cells]
+        lines.append(f"| {_escaped(_label(row))} | {' | '.join(words)} |")
     return f"**{_escaped(table_title(table, n_protocols))}**\n\n" + "\n".join(lines)
 
 
-def _ranked(words: str, is_best: bool, is_second: bool) -> str:
-    return f"**{words}**" if is_best else f"<u>{words}</u>" if is_second else words
+def _ranked(words: str, standing: str) -> str:
+    return {"best": f"**{words}**", "level": f"**{words}**", "second": f"<u>{words}</u>"}.get(standing, words)
 
 
 def _markdown_lines(rows: Sequence[Sequence[str]]) -> str:
@@ -164,7 +209,7 @@ def _markdown_lines(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _escaped(words: str) -> str:
-    return re.sub(r"([\\|*_`<\[\]])", r"\\\1", " ".join(words.split()))
+    return re.sub(r"([\\|*_`~<&\[\]])", r"\\\1", printable(" ".join(words.split())))
 
 
 def _json_table(table: Table, report: Report) -> dict[str, Any]:
@@ -177,11 +222,11 @@ def _json_table(table: Table, report: Report) -> dict[str, Any]:
         "errorbars": report.errorbars,
         "errorbars_meaning": ERROR_BARS[report.errorbars],
         "columns": list(table.columns),
-        "rows": [_json_row(table, row) for row in table.rows],
+        "rows": [_json_row(table, *each) for each in zip(table.rows, marked_rows(table, report), strict=True)],
     }
 
 
-def _json_row(table: Table, row: TableRow) -> dict[str, Any]:
+def _json_row(table: Table, row: TableRow, marked: Sequence[tuple[Cell, str, str]]) -> dict[str, Any]:
     cells = [
         {
             "column": column,
@@ -189,9 +234,11 @@ def _json_row(table: Table, row: TableRow) -> dict[str, Any]:
             "stderr": cell.error,
             "n": cell.n,
             "state": cell.state.value,
+            "standing": standing or None,
+            "mark": mark or None,
             "trials": {str(seed): trial.value for seed, trial in cell.trials.items()},
         }
-        for column, cell in zip(table.columns, row.cells, strict=True)
+        for column, (cell, standing, mark) in zip(table.columns, marked, strict=True)
     ]
     means = [float("nan") if cell.mean is None else cell.mean for cell in row.cells[:-1]]
     lowest = -worst(-mean for mean in means) if table.measure.lower_is_better else worst(means)
@@ -239,8 +286,8 @@ def _json_comparison(each: Comparison, family: Family, domain: str | None = None
         "smallest_p": test.smallest_p if test else None,
         "test": test.test if test else None,
         "estimand": test.estimand if test else family.question.estimand,
-        "units": f"{test.unit}s" if test else family.units,
-        "n_units": test.units if test else 0,
+        "units": test.units if test else 0,
+        "unit": test.unit if test else family.units.removesuffix("s"),
         "n_domains_lost": each.n_lost,
         "n_family": family.n_tests if domain is None else n_family,
         "wins_ties_losses": list(each.wins_ties_losses),

@@ -32,6 +32,7 @@ class Hparam:
         low, high: inclusive range of a number.
         choices: the allowed values of a switch.
         overrides: other defaults, by name of a data set or backbone (the backbone's wins).
+        added_later: trials from before it must keep their ids, so at its default it is left out of the resolved values.
     """
 
     default: Any
@@ -41,6 +42,7 @@ class Hparam:
     high: float | None = None
     choices: tuple[Any, ...] | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    added_later: bool = False
 
     def __post_init__(self) -> None:
         """Check the declaration itself, so that a slip shows at import and not at step 5000."""
@@ -50,6 +52,8 @@ class Hparam:
             problem = self.problem("default", value)
             if problem:
                 raise TypeError(problem)
+        if self.added_later and (self.overrides or self.draw):
+            raise TypeError("an Hparam that was added later has one default, and random search leaves it alone")
 
     def default_for(self, dataset: str, backbone: str) -> Any:
         """Give the default for a data set and a backbone."""
@@ -105,6 +109,8 @@ def resolve(
 ) -> dict[str, Any]:
     """Give the value of every declared hparam; `given` ones win over defaults and draws.
 
+    Those that were added later are there only where they are not at their defaults.
+
     Raises:
         SpecError: a given name is unknown (with a suggestion) or a value is out of its range; all problems at once.
     """
@@ -121,7 +127,11 @@ def resolve(
     problems += [problem for name, value in values.items() if (problem := declared[name].problem(name, value))]
     if problems:
         raise SpecError("these hparams are not valid: " + "; ".join(problems))
-    return values
+    return {
+        name: value
+        for name, value in values.items()
+        if not (declared[name].added_later and value == declared[name].default)
+    }
 
 
 def _unknown(name: str, declared: Mapping[str, Hparam]) -> str:

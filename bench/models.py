@@ -25,6 +25,8 @@ from bench.spec import Places
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bench.derived import Derived
+
 RANDOM = "random"
 """Tag of randomly initialised weights, always the same ones: for tests and measurements."""
 
@@ -97,6 +99,7 @@ class Backbone:
         scale: exp(logit_scale): 100 for OpenAI's CLIP.
         digest: sixteen digits of the SHA-256 of all weights.
         device: where it lies.
+        derived: where `once` keeps what it computes; None = nowhere.
     """
 
     def __init__(self, name: str, pretrained: str, model: nn.Module, image: ImageSpec, tokenizer: Any) -> None:
@@ -106,6 +109,7 @@ class Backbone:
             SpecError: its text tower is not of a kind that is supported.
         """
         from bench.text_tower import text_tower
+        from bench.vision_tower import vision_tower
 
         self.name = name
         self.pretrained = pretrained
@@ -113,8 +117,10 @@ class Backbone:
         self.digest = _digest(model)
         self.scale = float(model.logit_scale.detach().exp())  # type: ignore[operator]
         self.device = torch.device("cpu")
+        self.derived: Derived | None = None
+        self._lower_visual: nn.Module | None = None
         self._tokenizer = tokenizer
-        self.visual: nn.Module = model.visual.eval().requires_grad_(False)  # type: ignore[union-attr]
+        self.visual: nn.Module = vision_tower(model.visual).eval().requires_grad_(False)  # type: ignore[arg-type]
         self.text = text_tower(model).eval().requires_grad_(False)
         if sum(isinstance(module, torch.nn.Conv2d) for module in self.visual.modules()) > 1:
             self.visual.to(memory_format=torch.channels_last)  # pays for CNNs; a ViT has the patch convolution alone
@@ -136,14 +142,58 @@ class Backbone:
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Give token ids (n, L) of `texts`, on the backbone's device; too long ones are cut."""
+        return self.tokens(texts).to(self.device)
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """Give token ids (n, L) of `texts` on the CPU, where looking at them makes nobody wait."""
         tokens: Tensor = self._tokenizer(list(texts))
-        return tokens.to(self.device)
+        return tokens
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of a text; what is longer is cut."""
+        return int(self._tokenizer([""]).shape[1])
 
     def encode_text(self, texts: Sequence[str], batch: int = 256) -> Tensor:
         """Give the frozen text features (n, d), not normalised."""
+
+        def encode() -> Tensor:
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                parts = [self.text(self.tokenize(texts[i : i + batch])) for i in range(0, len(texts), batch)]
+            return torch.cat(parts).float()
+
+        return self.once("text", [self.name, batch, *texts], encode)
+
+    def encode_images(self, images: Tensor, precision: str = "fp32") -> Tensor:
+        """Give the frozen features (B, d) float32 of normalised images (B, 3, S, S), not normalised.
+
+        Args:
+            images: as the image tower wants them.
+            precision: with "bf16" a copy of the tower with weights in bf16 gives them; autocast of frozen weights, which
+                it casts anew in every step, is several times slower.
+        """
+        if precision == "bf16" and self._lower_visual is None:
+            self._lower_visual = copy.deepcopy(self.visual).to(torch.bfloat16)
+        tower = self._lower_visual if precision == "bf16" else self.visual
+        assert tower is not None
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            parts = [self.text(self.tokenize(texts[i : i + batch])) for i in range(0, len(texts), batch)]
-        return torch.cat(parts).float()
+            features: Tensor = tower(images.to(torch.bfloat16) if precision == "bf16" else images)
+        return features.float()
+
+    def once(self, kind: str, parts: Sequence[Tensor | str | float], compute: Callable[[], Tensor]) -> Tensor:
+        """Give what follows from `parts` and the pre-trained weights; computed once for all trials where it is kept.
+
+        Args:
+            kind: what it is, e.g. "text".
+            parts: all that decides it beside the weights.
+            compute: makes it; float or integer, on this backbone's device.
+        """
+        if self.derived is None:
+            return compute()
+        contents = [part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in parts]
+        decides = [self.digest, self.device.type, torch.__version__, *contents]
+        found = self.derived.array(kind, decides, lambda: compute().cpu().numpy())
+        return torch.from_numpy(found).to(self.device)
 
 
 class TextHead:
@@ -167,12 +217,26 @@ class TextHead:
         templates = self._templates_for(class_names)
         if (class_names, templates) not in self._known:
             texts = [template.format(name) for name in class_names for template in templates]
+            self._refuse_cut(class_names, texts[:: len(templates)])
             with torch.autocast(self.backbone.device.type, enabled=False):  # they are kept, so never in bf16
                 rows = functional.normalize(self._encode(texts).float(), dim=-1)
             if len(templates) > 1:
                 rows = functional.normalize(rows.view(len(class_names), len(templates), -1).mean(dim=1), dim=-1)
             self._known[class_names, templates] = rows
         return self._known[class_names, templates]
+
+    def _refuse_cut(self, class_names: tuple[str, ...], texts: Sequence[str]) -> None:
+        """Refuse class names that are equal as far as the text tower reads them."""
+        limit = self.backbone.context_length
+        long = [place for place, text in enumerate(texts) if len(text) > limit]  # others cannot be cut
+        seen: dict[tuple[int, ...], str] = {}
+        for place, tokens in zip(long, self.backbone.tokens([texts[each] for each in long]).tolist() if long else ()):
+            other = seen.setdefault(tuple(tokens), class_names[place])
+            if other != class_names[place]:
+                raise SpecError(
+                    f"{self.backbone.name} reads {len(tokens)} tokens of a prompt, and as far as that the class names "
+                    f"{other!r} and {class_names[place]!r} are the same; shorten them"
+                )
 
     def _templates_for(self, class_names: tuple[str, ...]) -> tuple[str, ...]:
         if isinstance(class_names, ClassNames) and isinstance(self.templates, Prompts):
@@ -245,6 +309,9 @@ def check_backbone(name: str, pretrained: str | None, places: Places) -> tuple[s
         if name not in backbones:
             raise SpecError(f"--backbone {name} needs --pretrained TAG or FILE; {RANDOM!r} gives random weights")
         return name, backbones[name].default_pretrained
+    known = {backbones[name].default_pretrained} if name in backbones else set()
+    if pretrained in known or (pretrained == RANDOM and name != TINY.name):
+        return name, pretrained  # without a look into open_clip, whose import takes seconds
     allowed = ["embedded"] if name == TINY.name else [RANDOM, *_open_clip_tags(name)]
     if pretrained not in allowed:
         raise UnknownName(f"{name} has no weights {pretrained!r}; known: {', '.join(allowed)}, or the path of a file")
@@ -278,7 +345,7 @@ def load_backbone(name: str, pretrained: str, places: Places) -> Backbone:
         if source is None:
             torch.manual_seed(0)
         model = open_clip.create_model(name, pretrained=source, **options)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # each format has errors of its own for a file that is damaged or something else
         raise DataMissing(
             f"the weights {pretrained!r} of {name} could not be loaded ({type(error).__name__}: {error}); "
             "without network give a file: --pretrained PATH"
@@ -324,7 +391,9 @@ def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any(member.endswith("/constants.pkl") for member in archive.namelist())
+        members = archive.namelist()
+    # as torch tells it: nothing else may be read without `weights_only`, since a pickle can run anything
+    return bool(members) and f"{members[0].partition('/')[0]}/constants.pkl" in members
 
 
 def _image_spec(config: dict[str, Any]) -> ImageSpec:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.command import from_one, from_zero
+from bench.errors import SpecError
+from bench.failures import RetryRule
 from bench.spec import UNLABELED
 
 Verb = Callable[[argparse.Namespace], int]
@@ -117,7 +121,13 @@ def _add_launch(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS  # so that only what was given wins over a sweep file
     what = parser.add_argument_group("what to run").add_argument
     what("--algorithms", nargs="+", metavar="NAME", default=unset, help="methods")
-    what("--datasets", nargs="+", metavar="NAME", default=unset, help="data sets, or folder:PATH (default: Icons)")
+    what(
+        "--datasets",
+        nargs="+",
+        metavar="NAME",
+        default=unset,
+        help="data sets, folder:PATH or csv:FILE (default: Icons)",
+    )
     what("--backbone", metavar="NAME", default=unset, help="default: tiny, which needs no download")
     what("--pretrained", metavar="TAG|FILE|TAG=FILE", default=unset, help="weights; TAG=FILE: a file of that origin")
     what("--protocol", metavar="NAME", default=unset, help="default: leave_one_domain_out")
@@ -156,6 +166,7 @@ def _add_launch(parser: argparse.ArgumentParser) -> None:
     places("--data-dir", metavar="DIR", help="folder that holds the data sets' folders")
     places("--captions", metavar="FILE", help="captions, instead of the file beside the data set")
     places("--pool", metavar="PATH", help="folder or TSV of image-text pairs, for methods that retrieve anchors")
+    places("--domainbed", metavar="DIR", help="checkout of DomainBed, for --algorithms domainbed:NAME")
     places("--cache", metavar="DIR", help="decoded and rendered images (default: the user's cache folder)")
     _add_where(parser, "default: the sweep file's name, else default")
     _add_machine(parser)
@@ -217,10 +228,21 @@ def _add_machine(parser: argparse.ArgumentParser, *, pool: bool = True) -> None:
             metavar="N",
             help="trials at a time, on Slurm in a task (default: one a GPU; on the CPU as cores allow)",
         )
+        add(
+            "--share",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="train trials whose weights follow the same path once, as ERM and averages of it (default: yes)",
+        )
         add("--max-failures", type=from_one, metavar="N", help="stop after N failed trials here (default: never)")
-        add("--retry", metavar="RULE", help=f"which failures are tried again, e.g. node,oom=2 or none ({_RETRY})")
+        add(
+            "--retry",
+            type=_retry_rule,
+            metavar="RULE",
+            help=f"which failures are tried again, e.g. node,oom=2 or none ({_RETRY})",
+        )
     add("--threads", type=from_one, metavar="N", help="CPU threads a trial (default: cores / jobs)")
-    add("--device", type=_device, help="cpu, cuda, … (default: a GPU where there is one)")
+    add("--device", type=_device, help="cpu, cuda or cuda:N (default: a GPU where there is one)")
 
 
 def _add_slurm(parser: argparse.ArgumentParser) -> None:
@@ -253,7 +275,7 @@ def _add_slurm(parser: argparse.ArgumentParser) -> None:
     )
     packing.add_argument(
         "--minutes-per-task",
-        type=float,
+        type=_minutes,
         metavar="M",
         help="fill tasks with M minutes of trials, by what finished ones took",
     )
@@ -272,8 +294,23 @@ def _add_yes(parser: argparse.ArgumentParser) -> None:
 
 
 def _device(words: str) -> str:
-    if not re.fullmatch(r"[a-z]+(:\d+)?", words):
-        raise argparse.ArgumentTypeError(f"{words!r} is no device; give cpu, cuda or cuda:0")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", words):
+        raise argparse.ArgumentTypeError(f"{words!r} is no device that trials run on; give cpu, cuda or cuda:0")
+    return words
+
+
+def _minutes(words: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(words) < math.inf:
+            return float(words)
+    raise argparse.ArgumentTypeError(f"{words!r} is no number of minutes above 0")
+
+
+def _retry_rule(words: str) -> str:
+    try:
+        RetryRule.parse(words)
+    except SpecError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return words
 
 

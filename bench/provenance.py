@@ -85,7 +85,7 @@ def competing_runs(records: Iterable[Mapping[str, Any]]) -> list[str]:
         return []
     return [
         f"trials of {', '.join(rows)} with equal seeds differ in hparams, steps or options, and selection chose between "
-        "them; launch ablations with a --name of their own"
+        "them; launch ablations with a --name of their own, or give them rows of their own: --rows-by HPARAM"
     ]
 
 

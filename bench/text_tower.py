@@ -14,9 +14,13 @@ from bench.errors import SpecError
 
 
 class TextTower(nn.Module):
-    """A causal text transformer that pools at the end-of-text token.
+    """A text transformer that pools at the end-of-text token.
 
     The parts are open_clip's own modules, so weights load and digests stay as they are.
+
+    Attributes:
+        pool: where it is read out: "argmax" (the largest id), "eos" (the id `eos_id`) or "last".
+        is_causal: no token sees a later one, so nothing behind the place that is read out matters.
     """
 
     def __init__(self, holder: Any, pool: str) -> None:
@@ -31,6 +35,8 @@ class TextTower(nn.Module):
         self.register_buffer("attn_mask", holder.attn_mask, persistent=False)
         self.pool = pool
         self.eos_id: int = getattr(holder, "text_eos_id", getattr(holder, "eos_id", -1))
+        mask = self.attn_mask
+        self.is_causal: bool = mask is not None and torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Give the embeddings (n, L, w) of `tokens` (n, L), without positions."""
@@ -45,15 +51,23 @@ class TextTower(nn.Module):
             return tokens.eq(self.eos_id).int().argmax(dim=-1)
         return tokens.argmax(dim=-1)
 
+    def needed(self, positions: Tensor, length: int) -> int:
+        """Give how many of `length` tokens must be run where read-out is at `positions` (n,)."""
+        return int(positions.max()) + 1 if self.is_causal else length
+
     def from_embeddings(self, x: Tensor, positions: Tensor) -> Tensor:
         """Give the features (n, d) of embeddings `x` (n, L, w), read out at `positions` (n,).
 
-        L may be shorter than the context: attention is causal, so nothing behind the read-out matters.
+        L may be as short as `needed` says.
         """
         length = x.shape[1]
         mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
         x = self.transformer(x + self.positional_embedding[:length], attn_mask=mask)
-        pooled = self.ln_final(x[torch.arange(len(x), device=x.device), positions])
+        return self.project(x[torch.arange(len(x), device=x.device), positions])
+
+    def project(self, x: Tensor) -> Tensor:
+        """Give the features (n, d) of what the last layer gave where it is read out, (n, w)."""
+        pooled = self.ln_final(x)
         if isinstance(self.text_projection, nn.Linear):
             projected: Tensor = self.text_projection(pooled)
             return projected
@@ -71,8 +85,9 @@ def text_tower(model: nn.Module) -> TextTower:
         SpecError: it is no plain token transformer (Hugging Face text towers, CoCa).
     """
     holder: Any = model if hasattr(model, "token_embedding") else getattr(model, "text", None)
-    pool = getattr(holder, "text_pool_type", getattr(holder, "pool_type", None))
-    if not hasattr(holder, "token_embedding") or pool not in ("argmax", "eos", "last"):
+    pool: str = getattr(holder, "text_pool_type", getattr(holder, "pool_type", ""))
+    known = hasattr(holder, "token_embedding") and pool in ("argmax", "eos", "last")
+    if not known or getattr(holder, "cls_emb", None) is not None or getattr(holder, "use_pad_mask", False):
         raise SpecError(
             f"the text tower {type(getattr(model, 'text', model)).__name__} is not supported: "
             "CLIPBed needs an open_clip text transformer that pools at the end-of-text token"

@@ -1,66 +1,35 @@
-"""One trial: build, step, evaluate, checkpoint, record. The same loop for all methods."""
+"""One trial, built: its data, task and method, and what its records say. `bench.loop` runs it."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import pickle
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from bench import files
 from bench.algorithm import Algorithm, Setup
 from bench.dataset import Dataset, read_captions
-from bench.errors import Conflict, RunFailed, SpecError
+from bench.domainbed import checkout
+from bench.errors import Conflict, SpecError
 from bench.evaluation import Evaluated, Evaluator
 from bench.images import Batches, ImageStore
 from bench.measures import variant
 from bench.models import Backbone, load_backbone
 from bench.protocols import Protocol, Task, View
 from bench.registry import algorithms, protocols
-from bench.seeds import seed_hash
 from bench.spec import Places, TrialSpec
-from bench.store import Attempt
 from bench.version import code_version
 
 SCHEMA = 1
 """Raised when the meaning of a record's keys changes."""
 
-CHECKPOINT_SECONDS = float(os.environ.get("CLIPBED_CHECKPOINT_SECONDS", "15"))
-"""A checkpoint is written at most this often, and so seldom that it costs two per cent of the time."""
-CHECKPOINT_SHARE = 0.02
-
 
 class Stopped(Exception):
     """The trial was asked to stop; it goes on at its checkpoint."""
-
-
-@dataclass
-class Meter:
-    """Means of what `update` logs, since the last record."""
-
-    sums: dict[str, Any] = field(default_factory=dict)
-    count: int = 0
-
-    def add(self, logs: dict[str, Any]) -> None:
-        """Add one step's scalars; tensors are not read, so a device is not waited for."""
-        self.count += 1
-        for name, value in logs.items():
-            doubled = value.double() if isinstance(value, torch.Tensor) else float(value)
-            self.sums[name] = self.sums[name] + doubled if name in self.sums else doubled
-
-    def flush(self) -> dict[str, float]:
-        """Give the means and start anew."""
-        means = {name: float(value) / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means
 
 
 @dataclass
@@ -96,6 +65,7 @@ class Trial:
             "hparams_seed": spec.hparams_seed,
             "backbone": spec.backbone,
             "pretrained": spec.pretrained,
+            **({"domainbed": spec.domainbed} if spec.domainbed else {}),
             "step": step,
             **evaluated.metrics,
             **logs,
@@ -118,6 +88,8 @@ def build(spec: TrialSpec, places: Places, device: torch.device, pulse: Callable
     Raises:
         BenchError: data, weights or hparams are not as they must be.
     """
+    if spec.domainbed:
+        checkout.use(places.domainbed, spec.domainbed)
     kind: type[Algorithm] = algorithms[spec.algorithm]
     protocol: Protocol = protocols[spec.protocol]
     if protocol.version != spec.protocol_version:
@@ -150,131 +122,12 @@ def build(spec: TrialSpec, places: Places, device: torch.device, pulse: Callable
     return Trial(spec, dataset, store, backbone, task, algorithm, batches, evaluator)
 
 
-def run(trial: Trial, attempt: Attempt, stop: Callable[[], bool]) -> list[dict[str, Any]]:
-    """Run a trial from its checkpoint, or from the start, to its end; give its records.
-
-    Checkpoint, predictions and the records so far go to the run folder through `attempt`. A trial that was stopped or
-    killed at any moment and run again gives the same records as one that was not.
-
-    Raises:
-        Stopped: `stop()` was true; a checkpoint has been written.
-        Superseded: a newer attempt holds the trial.
-    """
-    spec, algorithm = trial.spec, trial.algorithm
-    meter = Meter()
-    start, records = _restore(trial, attempt, meter)
-    recorded = {record["step"] for record in records}
-    clock = _Clock(start)
-    drawn_from = trial.task if algorithm.uses_labelled else replace(trial.task, train=())
-    batches = trial.batches.steps(drawn_from, start, spec.steps)
-    for step in range(start, spec.steps + 1):
-        try:
-            if _is_due(spec, step) and step not in recorded:
-                records += _evaluate(trial, attempt, step, meter)
-                if step < spec.steps:
-                    attempt.write_records(records)
-            if step == spec.steps:
-                break
-            if stop():
-                raise Stopped
-        except Stopped:
-            _save(trial, attempt, step, meter, records)
-            raise
-        if clock.is_checkpoint_due(step):
-            clock.saved(_save(trial, attempt, step, meter, records))
-        labelled, unlabeled = next(batches)
-        torch.manual_seed(seed_hash(spec.run_seed, step))
-        meter.add(algorithm.update(labelled, unlabeled or None))
-        attempt.beat(step + 1, spec.steps, rate=clock.rate(step + 1))
-    return records
-
-
-def _is_due(spec: TrialSpec, step: int) -> bool:
-    return step % spec.evaluate_every == 0 or step == spec.steps
-
-
-def _evaluate(trial: Trial, attempt: Attempt, step: int, meter: Meter) -> list[dict[str, Any]]:
-    final = step == trial.spec.steps
-    evaluated = list(trial.evaluator.evaluate(trial.algorithm, final=final))
-    logs = meter.flush()
-    if final:
-        _write_predictions(trial, attempt, evaluated)
-    return [trial.record(each, step, logs) for each in evaluated]
-
-
-def _write_predictions(trial: Trial, attempt: Attempt, evaluated: list[Evaluated]) -> None:
-    """Store label, prediction and confidence of every sample, so that paired tests need no GPU later."""
-    arrays: dict[str, Any] = {}
-    for view in trial.task.evaluated:
-        order = np.argsort(view.indices)
-        arrays[f"{view.name}/index"] = view.indices[order].astype(np.uint32)
-        arrays[f"{view.name}/label"] = view.labels[order].astype(np.uint16)
-        for each in evaluated:
-            label = each.label or "main"
-            arrays[f"{view.name}/{label}/predicted"] = each.predicted[view.name][order].astype(np.uint16)
-            arrays[f"{view.name}/{label}/confidence"] = each.confidence[view.name][order].astype(np.float16)
-            if view.name in each.ood:  # in full: scores of bare cosines differ in the fourth digit
-                arrays[f"{view.name}/{label}/ood_score"] = each.ood[view.name][order]
-    attempt.check()
-    files.replace(attempt.run.predictions_path, lambda file: np.savez_compressed(file, **arrays))
-
-
-def _save(trial: Trial, attempt: Attempt, step: int, meter: Meter, records: list[dict[str, Any]]) -> float:
-    """Write the checkpoint of a trial with `step` updates done; give the seconds it took.
-
-    The records go with it, so that it needs no other file, which a process taken for dead might have changed.
-    """
-    began = time.monotonic()
-    attempt.check()
-    state = {
-        "step": step,
-        "algorithm": trial.algorithm.state_dict(),
-        "meter": {"sums": {name: float(value) for name, value in meter.sums.items()}, "count": meter.count},
-        "records": json.dumps(records),
-    }
-    files.replace(attempt.run.checkpoint_path, lambda file: torch.save(state, file))
-    return time.monotonic() - began
-
-
-def _restore(trial: Trial, attempt: Attempt, meter: Meter) -> tuple[int, list[dict[str, Any]]]:
-    """Take the checkpoint back, if there is one that can be read; give the number of updates done and the records."""
-    path = attempt.run.checkpoint_path
-    if not path.is_file():
-        return 0, []
-    try:
-        state = torch.load(path, weights_only=True, map_location=trial.backbone.device)
-    except (RuntimeError, EOFError, pickle.UnpicklingError):  # a damaged disk; the trial starts anew
-        return 0, []
-    try:
-        trial.algorithm.load_state_dict(state["algorithm"])
-        records = json.loads(state["records"])
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise RunFailed(
-            f"the checkpoint {path} does not fit this code ({type(error).__name__}: {error}); use the code that wrote "
-            "it, or delete the file and run the trial again from its start"
-        ) from error
-    meter.sums, meter.count = dict(state["meter"]["sums"]), int(state["meter"]["count"])
-    return int(state["step"]), records
-
-
-class _Clock:
-    """Rate of training, and when the next checkpoint is worth its time."""
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-        self.began = self.last_saved = time.monotonic()
-        self.cost = 0.0
-
-    def rate(self, step: int) -> float:
-        return (step - self.start) / max(1e-9, time.monotonic() - self.began)
-
-    def is_checkpoint_due(self, step: int) -> bool:
-        wait = max(CHECKPOINT_SECONDS, self.cost / CHECKPOINT_SHARE)
-        return step > self.start and time.monotonic() - self.last_saved >= wait
-
-    def saved(self, seconds: float) -> None:
-        self.cost = seconds
-        self.last_saved = time.monotonic()
+def follower(trial: Trial, spec: TrialSpec) -> Trial:
+    """Build a trial whose weights follow the same path as those of `trial`: it has its method's own parts alone."""
+    kind: type[Algorithm] = algorithms[spec.algorithm]
+    built = trial.algorithm
+    setup = replace(built.setup, hparams=spec.hparams, run_seed=spec.run_seed, shared=built.shared_parts)
+    return replace(trial, spec=spec, algorithm=kind(setup))
 
 
 def _setup(
@@ -286,6 +139,7 @@ def _setup(
     evaluator: Evaluator,
 ) -> Setup:
     def pool() -> Any:
+        """Open the anchor pool when a method first asks for it."""
         from bench.pool import open_pool, pool_table
 
         if spec.pool:
@@ -335,13 +189,20 @@ def _without_bad(task: Task, store: ImageStore) -> Task:
     def good(views: tuple[View, ...]) -> tuple[View, ...]:
         return tuple(store.without_bad(view) for view in views)
 
-    return replace(
+    found = replace(
         task,
         train=good(task.train),
         unlabeled=good(task.unlabeled),
         evaluation=good(task.evaluation),
         further=good(task.further),
     )
+    empty = [view.name for view in (*found.train, *found.unlabeled, *found.evaluated) if not len(view)]
+    if empty:
+        raise SpecError(
+            f"{store.dataset.name} has no images for {', '.join(dict.fromkeys(empty))}: it is none to split so, or its bad "
+            "images were all there was (`python -m bench.data verify` names them)"
+        )
+    return found
 
 
 def _digest(*parts: str) -> str:

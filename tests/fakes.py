@@ -149,7 +149,7 @@ def die_second(folder: str, *, threads: int | None, device: str | None) -> str:
 def die_first(folder: str, *, threads: int | None, device: str | None) -> str:
     """Kill the process of a trial's first attempt, finish the second."""
     run = Run(Path(folder))
-    if run.attempts == 0:
+    if run.tries == 0:
         run.claim().beat(3, 10, force=True)
         os.kill(os.getpid(), signal.SIGKILL)
     return finish(folder, threads=threads, device=device)
@@ -206,3 +206,27 @@ class Recorder:
 
     def tick(self) -> None:
         pass
+
+
+def finish_all(folder: str, *company: str, threads: int | None, device: str | None) -> str:
+    """Finish trials that are trained as one, and say in each folder with how many others, in which process."""
+    for each in (folder, *company):
+        finish(each, threads=threads, device=device)
+        (Path(each) / "company.txt").write_text(f"{os.getpid()} {len(company)}")
+    return "done"
+
+
+def die_in_company(folder: str, *company: str, threads: int | None, device: str | None) -> str:
+    """Be killed with all trials if there are several, finish one by itself."""
+    if company:
+        for each in (folder, *company):
+            Run(Path(each)).claim().beat(3, 10, force=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return finish_all(folder, threads=threads, device=device)
+
+
+def give_back_in_company(folder: str, *company: str, threads: int | None, device: str | None) -> str:
+    """Finish the first of several trials and give the others back, finish one by itself."""
+    for each in company:
+        Run(Path(each)).claim().release(1, 10)
+    return finish_all(folder, threads=threads, device=device)

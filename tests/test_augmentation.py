@@ -57,3 +57,18 @@ def test_augment_of_a_flat_image_changes_nothing_but_its_size() -> None:
     flat = np.full((90, 60, 3), (10, 200, 30), dtype=np.uint8)
     made = augment([flat], 24, "clipood", np.random.default_rng(0))
     assert (made == torch.tensor([10, 200, 30], dtype=torch.uint8).view(1, 3, 1, 1)).all()
+
+
+@pytest.mark.parametrize("size", [24, 48, 96])
+def test_a_batch_is_torchvisions_crop_resize_and_flip_to_the_bit(size: int) -> None:
+    from torchvision.transforms.v2 import functional
+
+    whole, draws = images(12), np.random.default_rng(4)
+    expected = []
+    for image in whole:
+        box = crop_box(*image.shape[:2], draws)
+        one = functional.resized_crop(torch.from_numpy(image).permute(2, 0, 1), *box, [size, size], antialias=True)
+        expected.append(functional.horizontal_flip(one) if draws.random() < 0.5 else one)
+    made = augment(whole, size, "clipood", np.random.default_rng(4))
+    assert torch.equal(made, torch.stack(expected))
+    assert made.is_contiguous(memory_format=torch.channels_last)

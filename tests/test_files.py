@@ -107,3 +107,15 @@ def test_absent_and_torn_json_is_none(tmp_path: Path) -> None:
     assert files.read_json(tmp_path / "torn.json") is None
     files.replace_json(tmp_path / "whole.json", {"b": 1, "a": None})
     assert files.read_json(tmp_path / "whole.json") == {"a": None, "b": 1}
+
+
+def test_a_short_text_is_put_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new"
+    files.create_text(str(path), "né")
+    files.create_text(str(path), "other")
+    assert path.read_text(encoding="utf-8") == "né"
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:1]))
+    with pytest.raises(OSError, match="No space left"):
+        files.create_text(str(tmp_path / "full"), "né")
+    assert [each.name for each in tmp_path.iterdir()] == ["new"]

@@ -46,6 +46,8 @@ def test_the_wheel_holds_the_plug_ins_and_nothing_at_the_top(wheel: Path, tmp_pa
     assert tops == {"bench"}
     out = python(LIST, tmp_path, wheel)
     assert "CLIPood" in out and "Icons" in out and "PACS" in out and out.strip().endswith("{} {}")
+    numbers = "from bench import reference; print(len(reference.read_references(reference.FOLDER)))"
+    assert int(python(numbers, tmp_path, wheel)) == int(python(numbers, ROOT, ROOT)) > 0
     code = (
         "from bench.models import load_backbone; from bench.spec import Places\n"
         "print(load_backbone('tiny', 'embedded', Places()).digest)"

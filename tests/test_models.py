@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,19 @@ def test_the_embedded_backbone_is_small_enough_to_ship() -> None:
 
     weights = Path(bench.__file__).parent / "weights" / "tiny.safetensors"
     assert weights.stat().st_size <= 25e6
+
+
+def test_backbones_that_are_known_are_checked_without_importing_open_clip() -> None:
+    code = """
+import sys
+from bench.models import check_backbone
+from bench.spec import Places
+for name, tag in (("tiny", None), ("ViT-B-16", "openai"), ("ViT-L-14", None), ("ViT-S-32", "random")):
+    check_backbone(name, tag, Places())
+print({"open_clip", "torch"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_text_tower_equals_open_clips_encode_text(pretrained: Any) -> None:
@@ -153,3 +169,43 @@ def test_text_features_are_never_made_under_autocast(pretrained: Any) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under = TextHead(pretrained, TEMPLATE).weights(("dog", "guitar"))
     assert torch.equal(under, TextHead(pretrained, TEMPLATE).weights(("dog", "guitar")))
+
+
+@pytest.mark.parametrize("name", ["empty.pt", "page.pt", "list.pt", "empty.safetensors", "page.safetensors"])
+def test_a_weights_file_that_is_none_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"" if name.startswith("empty") else b"<!DOCTYPE html><html>404</html>")
+    if name == "list.pt":
+        torch.save([1, 2], path)
+    tag = check_backbone("tiny", None, Places(weights=str(path)))[1]
+    with pytest.raises(DataMissing, match="could not be loaded"):
+        load_backbone("tiny", tag, Places(weights=str(path)))
+
+
+class Evil:
+    """An object that writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_weights_file_runs_nothing_though_it_pretends_to_be_torchscript(tmp_path: Path) -> None:
+    path, ran = tmp_path / "evil.pt", tmp_path / "ran"
+    torch.save({"weights": Evil(ran)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("evil/sub/constants.pkl", b"")
+    tag = check_backbone("tiny", None, Places(weights=str(path)))[1]
+    with pytest.raises(DataMissing):
+        load_backbone("tiny", tag, Places(weights=str(path)))
+    assert not ran.exists()
+
+
+def test_class_names_that_are_equal_as_far_as_they_are_read_are_refused(pretrained: Any) -> None:
+    long = "a very long name of many words " * 8
+    head = TextHead(pretrained, ("a photo of a {}.",))
+    assert head.weights((f"{long} one", "cat")).shape[0] == 2
+    with pytest.raises(SpecError, match="are the same; shorten them"):
+        head.weights((f"{long} one", "cat", f"{long} two"))

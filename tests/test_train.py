@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench import train
+from bench import loop, train
+from bench.errors import SpecError
 from bench.evaluation import Evaluator
 from bench.job import prepare, run_trial
 from bench.spec import Places
@@ -65,7 +67,7 @@ def test_a_stopped_trial_goes_on_and_writes_the_same_records(make_run: Callable[
     attempt = cut.claim()
     trial = train.build(cut.spec, cut.places, CPU, lambda doing: None)
     with pytest.raises(train.Stopped):
-        train.run(trial, attempt, lambda: trial.algorithm.updates >= moment)
+        loop.run(trial, attempt, lambda: trial.algorithm.updates >= moment)
     attempt.release(moment, 4)
     assert cut.state() is State.PENDING and cut.checkpoint_path.exists()
     assert run(cut) == "done"
@@ -79,7 +81,7 @@ def test_records_written_after_the_checkpoint_are_written_anew(make_run: Callabl
     attempt = cut.claim()
     trial = train.build(cut.spec, cut.places, CPU, lambda doing: None)
     with pytest.raises(train.Stopped):
-        train.run(trial, attempt, lambda: trial.algorithm.updates >= 1)
+        loop.run(trial, attempt, lambda: trial.algorithm.updates >= 1)
     attempt.release(1, 4)
     (cut.folder / "partial.jsonl").write_bytes(results(whole)[:-20])
     assert run(cut) == "done"
@@ -123,7 +125,7 @@ def test_a_superseded_attempt_writes_nothing_more(make_run: Callable[..., Run]) 
     trial = train.build(one.spec, one.places, CPU, lambda doing: None)
     (one.folder / "attempt.2").touch()  # the claim of a launcher that took this process for dead
     with pytest.raises(Superseded):
-        train.run(trial, old, lambda: False)
+        loop.run(trial, old, lambda: False)
     assert not (one.folder / "results.jsonl").exists()
 
 
@@ -178,9 +180,34 @@ def test_cached_features_equal_computed_ones(make_run: Callable[..., Run], tmp_p
         computed = evaluator._forward(trial.backbone.visual, view.domain, view.indices)
         assert torch.equal(evaluator.frozen_features(view), computed)
     again = train.build(one.spec, one.places, CPU, lambda doing: None).evaluator
-    assert list((tmp_path / "cache" / "features").iterdir())
+    assert list((tmp_path / "cache" / "derived" / "features").iterdir())
     view = trial.task.evaluation[0]
     assert torch.equal(again.frozen_features(view), evaluator.frozen_features(view))
+
+
+def test_frozen_features_are_of_the_blocks_that_a_view_touches(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import evaluation
+
+    monkeypatch.setattr(evaluation, "ROWS", 4)
+    one = make_run("ZeroShot")
+    evaluator = train.build(one.spec, one.places, CPU, lambda doing: None).evaluator
+    view = evaluator.task.evaluation[0]
+    part = replace(view, indices=view.indices[-2:], labels=view.labels[-2:])
+    found = evaluator.frozen_features(part)
+    assert {block for _, block in evaluator._frozen} == set((part.indices // 4).tolist())
+    expected = evaluator._forward(evaluator.backbone.visual, view.domain, part.indices)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_view_without_images_is_refused(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.images import ImageStore
+
+    one = make_run("ZeroShot")
+    monkeypatch.setattr(ImageStore, "without_bad", lambda self, view: replace(view, indices=view.indices[:0]))
+    with pytest.raises(SpecError, match="has no images for env0"):
+        train.build(one.spec, one.places, CPU, lambda doing: None)
 
 
 def test_at_step_0_every_method_that_starts_from_zero_shot_predicts_as_zero_shot(make_run: Callable[..., Run]) -> None:
@@ -234,7 +261,7 @@ def test_every_method_resumes_to_the_bit(make_run: Callable[..., Run], name: str
     attempt = cut.claim()
     trial = train.build(cut.spec, cut.places, CPU, lambda doing: None)
     with pytest.raises(train.Stopped):
-        train.run(trial, attempt, lambda: trial.algorithm.updates >= 3)
+        loop.run(trial, attempt, lambda: trial.algorithm.updates >= 3)
     attempt.release(3, 4)
     assert run(cut) == "done", cut.error()
     assert results(cut) == results(whole)
@@ -265,7 +292,7 @@ def test_what_another_attempt_wrote_among_the_partial_records_counts_for_nothing
     attempt = cut.claim()
     trial = train.build(cut.spec, cut.places, CPU, lambda doing: None)
     with pytest.raises(train.Stopped):
-        train.run(trial, attempt, lambda: trial.algorithm.updates >= 3)
+        loop.run(trial, attempt, lambda: trial.algorithm.updates >= 3)
     attempt.release(3, 4)
     with (cut.folder / "partial.jsonl").open("a") as file:
         file.write('{"hello": "world"}\n{"trial": "torn')

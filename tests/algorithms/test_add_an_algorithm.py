@@ -54,3 +54,11 @@ def test_the_examples_penalty_holds_it_near_its_start(
             logs = method.update(*make_batches(step))
         moved.append(float(logs["distance"]))
     assert moved[1] < moved[0]
+
+
+def test_the_example_uses_what_it_declares(example: Any, make_setup: Callable[..., Any]) -> None:
+    assert "Run: `python -m bench.sweep launch --algorithms L2-SP`" in example.__doc__
+    one, other = (example(make_setup(example, prompt=prompt)) for prompt in ("dataset", "ensemble80"))
+    assert len(other.head.templates) == 80 and len(one.head.templates) < 80
+    decayed = example(make_setup(example, weight_decay=0.5))
+    assert decayed.optimizer.param_groups[0]["weight_decay"] == 0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -303,8 +304,10 @@ def test_template_captions_are_made_of_class_and_domain_and_noted(make: Make, st
 
 
 def test_notes_name_the_pool(make: Make) -> None:
-    assert make().notes() == ["ARF: nearest pairs of the builtin pool of 20 pairs"]
-    assert make(retrieval="random").notes() == ["ARF: random pairs of the builtin pool of 20 pairs"]
+    captions, pool = make().notes()
+    assert re.fullmatch("ARF: captions [0-9a-f]{8} from a file", captions)
+    assert pool == "ARF: nearest pairs of the builtin pool of 20 pairs"
+    assert make(retrieval="random").notes()[1:] == ["ARF: random pairs of the builtin pool of 20 pairs"]
 
 
 def test_captions_belong_to_the_images_of_the_minibatch(make: Make, make_batches: Callable[..., Any]) -> None:

@@ -97,3 +97,19 @@ def test_cached_features_are_asked_for_once_when_training(
 def test_context_too_long_for_the_backbone_is_refused(make_setup: Callable[..., Any]) -> None:
     with pytest.raises(SpecError, match="n_ctx"):
         CoOp(make_setup(CoOp, n_ctx=40))
+
+
+@pytest.mark.parametrize("augmentation", ["none", "clipood"])
+def test_bf16_trains_as_fp32_does_nearly(
+    make_setup: Callable[..., Any], make_batches: Callable[..., Any], augmentation: str
+) -> None:
+    losses, contexts = [], []
+    for precision in ("fp32", "bf16"):
+        setup = make_setup(CoOp, n_steps=8, ctx_init="a photo of a", augmentation=augmentation, precision=precision)
+        method = CoOp(setup)
+        start = method.prompts.context.detach().clone()
+        losses.append([float(method.update(make_batches(0)[0])["loss"]) for _ in range(8)])
+        contexts.append((method.prompts.context.detach() - start).flatten())
+        assert method.prompts.context.dtype == torch.float32
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], abs=0.05)
+    assert torch.nn.functional.cosine_similarity(*contexts, dim=0) > 0.95

@@ -13,6 +13,7 @@ from bench.algorithm import concatenated
 from bench.algorithms.erm import ERM
 from bench.algorithms.zeroshot import ZeroShot
 from bench.errors import SpecError
+from bench.heads import LinearHead
 from bench.hparams import resolve
 
 
@@ -73,6 +74,16 @@ def test_zero_shot_head_scores_untrained_classes_by_their_text(
     expected = pretrained.scale * functional.cosine_similarity(features, cat)
     torch.testing.assert_close(logits[:, 0], expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits[:, 1], erm.head(features, erm.setup.class_names)[:, 2])
+
+
+def test_of_two_classes_with_one_name_the_first_is_meant(make_setup: Callable[..., Any]) -> None:
+    erm = ERM(make_setup(ERM, head="zero_shot"))
+    head = LinearHead(erm.head.text, ("horse", "missile", "house", "missile"))  # as ImageNet has it
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.arange(4.0)[:, None].expand_as(head.linear.weight))
+    features = functional.normalize(torch.ones(1, 256), dim=-1)
+    logits = head(features, ("missile", "house"))
+    torch.testing.assert_close(logits, head(features, head.class_names)[:, [1, 2]])
 
 
 def test_random_head_knows_nothing_of_zero_shot(make_setup: Callable[..., Any], images: torch.Tensor) -> None:

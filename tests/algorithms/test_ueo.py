@@ -166,3 +166,45 @@ def test_infomax_is_the_noweight_ablation(make_setup: Callable[..., Any]) -> Non
     assert torch.equal(InfoMax(make_setup(InfoMax))._weights[0], torch.ones(12))
     differing = {name for name, hparam in InfoMax.hparams.items() if hparam.default != UEO.hparams[name].default}
     assert differing == {"noweight"}
+
+
+@pytest.mark.parametrize("parameters", ["prompt", "affine", "both"])
+def test_bf16_trains_as_fp32_does_nearly(
+    make_setup: Callable[..., Any], make_batches: Callable[..., Any], parameters: str
+) -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        method = UEO(make_setup(UEO, n_steps=6, lr=0.01, lr_affine=0.01, parameters=parameters, precision=precision))
+        losses.append([float(method.update(*make_batches(0))["loss"]) for _ in range(6)])
+        assert all(each.dtype == torch.float32 for each in method.tower.parameters())
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], abs=0.05)
+
+
+def test_bf16_copies_of_a_vit_give_their_gradients_to_the_layers_that_train(
+    make_setup: Callable[..., Any],
+) -> None:
+    """As `tiny` is no ViT, one stands in for its image tower."""
+    import copy
+
+    import open_clip
+
+    from bench.algorithm import Minibatch
+    from bench.vision_tower import vision_tower
+
+    torch.manual_seed(0)
+    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}
+    text = {"context_length": 32, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 1}
+    visual = vision_tower(open_clip.CLIP(embed_dim=256, vision_cfg=vision, text_cfg=text).visual).requires_grad_(False)
+    moved = {}
+    for precision in ("fp32", "bf16"):
+        setup = make_setup(UEO, n_steps=3, lr=0.1, lr_affine=0.1, precision=precision, noweight=True)
+        backbone = copy.copy(setup.backbone)
+        backbone.visual = visual
+        method = UEO(dataclasses.replace(setup, backbone=backbone))
+        images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+        method.update([], [Minibatch(images, torch.full((6,), -1), torch.arange(6))])
+        change = {name: each - visual.get_parameter(name) for name, each in method.tower.named_parameters()}
+        assert {name for name, each in change.items() if each.any()} <= set(normalisation_parameters(visual))
+        moved[precision] = torch.cat([each.detach().flatten() for each in change.values()])
+    assert moved["fp32"].any() and not torch.equal(moved["fp32"], moved["bf16"])
+    assert torch.nn.functional.cosine_similarity(moved["fp32"], moved["bf16"], dim=0) > 0.95

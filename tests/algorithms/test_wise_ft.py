@@ -62,6 +62,24 @@ def test_alpha_0_is_zero_shot_and_alpha_1_is_fine_tuned(
     assert torch.equal(logits[""], logits["alpha=0.5"])
 
 
+def test_a_coefficient_that_was_evaluated_is_the_same_predictor_again(trained: WiSEFT) -> None:
+    """So the evaluator scores it once; the end point is the tower that is trained, which other methods may share."""
+    predictors = dict(trained.predictors(final=True))
+    assert predictors["alpha=0.5"] is predictors[""]
+    assert predictors["alpha=0.0"].tower is None and predictors["alpha=1.0"].tower is trained.tower
+    assert len({id(each) for each in predictors.values()}) == 11
+
+
+def test_the_main_predictor_still_has_its_weights_when_it_comes_again(trained: WiSEFT) -> None:
+    for label, predictor in trained.predictors(final=True):
+        if label == "":
+            assert predictor.tower is not None
+            first = [value.clone() for value in predictor.tower.state_dict().values()]
+        if label == "alpha=0.5":
+            again = predictor.tower.state_dict().values()
+            assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+
+
 def test_weights_at_alpha_0_and_1_are_the_end_points_to_the_bit(trained: WiSEFT) -> None:
     for alpha, tower, head in (
         (0.0, trained.backbone.visual, trained.start_head),
