@@ -178,7 +178,7 @@ def wait_for_stop(folder: str, *, threads: int | None, device: str | None) -> st
     return "pending"
 
 
-def wait_until(condition: Any, seconds: float = 30.0) -> None:
+def wait_until(condition: Any, seconds: float = 120.0) -> None:
     """Wait until `condition()` holds."""
     end = time.monotonic() + seconds
     while not condition():

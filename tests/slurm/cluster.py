@@ -45,6 +45,8 @@ OVER = (
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
 _COLUMNS = ("JobArrayID", "JobID", "Name", "Partition", "State", "NodeList", "RestartCnt", "Reason")
 _NULL_DEVICE = os.makedev(1, 3)
+PATIENCE = 300.0
+"""Seconds that a wait may take on a busy machine; what is waited for comes within a few where there is room."""
 
 T = TypeVar("T")
 
@@ -103,7 +105,9 @@ class Cluster:
         grace_time: seconds at least from the start of a preemption to SIGTERM.
         max_array_size: indices of array tasks lie below this.
         max_job_count: jobs that the controller holds at a time.
-        requeue_delay: seconds before a requeued job may start again; Slurm takes 5 or more, and 120 by default.
+        requeue_delay: seconds before a requeued job may start again; Slurm takes 5 or more, and 120 by default. A job
+            whose node does not take it within that time is held: a machine that stands still for a moment needs some.
+        silence: seconds after which a node that says nothing is taken for dead, at a look that comes every third of them.
         settings: further lines of slurm.conf.
         folder: where everything lies.
     """
@@ -112,7 +116,8 @@ class Cluster:
     grace_time: int = 0
     max_array_size: int = 1001
     max_job_count: int = 10_000
-    requeue_delay: int = 5
+    requeue_delay: int = 10
+    silence: int = 90
     settings: Sequence[str] = ()
     folder: Path = field(default=Path("not started"), init=False)
     _daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
@@ -168,7 +173,7 @@ class Cluster:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return {**inherited, "PATH": _search_path(), "SLURM_CONF": self.conf, MARK: str(self.folder), **more}
 
-    def run(self, *command: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, check: bool = True, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run a command against this cluster, in its folder.
 
         Raises:
@@ -227,7 +232,7 @@ class Cluster:
 
     # ---- waiting --------------------------------------------------------------------------------------------------
 
-    def wait_for(self, what: str, check: Callable[[], T | None], timeout: float = 30) -> T:
+    def wait_for(self, what: str, check: Callable[[], T | None], timeout: float = PATIENCE) -> T:
         """Ask `check` until it gives something true, and give that.
 
         Raises:
@@ -240,7 +245,7 @@ class Cluster:
             time.sleep(0.1)
         return found
 
-    def wait_job(self, job: str, *states: str, restarts: int = 0, timeout: float = 40) -> Job:
+    def wait_job(self, job: str, *states: str, restarts: int = 0, timeout: float = PATIENCE) -> Job:
         """Wait until a job that was restarted at least so often is in one of `states`.
 
         Raises:
@@ -253,7 +258,7 @@ class Cluster:
 
         return self.wait_for(f"job {job} to be {' or '.join(states)}", arrived, timeout)
 
-    def wait_node(self, node: str, state: str, timeout: float = 60) -> None:
+    def wait_node(self, node: str, state: str, timeout: float = PATIENCE) -> None:
         """Wait until sinfo's short name of a node's state (idle, mix, alloc, comp, down, …) begins with `state`.
 
         Raises:
@@ -285,7 +290,7 @@ class Cluster:
         self._kill_steps(node)
 
     def declare_dead(self, node: str) -> None:
-        """Have the controller take a node for dead now, rather than when it stays silent for some 25 s."""
+        """Have the controller take a node for dead now, rather than when it stays silent for long."""
         self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=silent")
 
     def step_pids(self, node: str) -> list[int]:
@@ -314,7 +319,7 @@ class Cluster:
             if node not in self._daemons:
                 self.start_node(node)
         self.run("scancel", "--quiet", "--user=root", check=False)
-        self.wait_for("all jobs to be over", lambda: all(job.is_over for job in self.jobs()), 60)
+        self.wait_for("all jobs to be over", lambda: all(job.is_over for job in self.jobs()))
         for node in NODES:
             self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)  # from declare_dead
             self.wait_node(node, "idle")
@@ -342,7 +347,7 @@ class Cluster:
             kill(one.pid for one in found)
             return not [one for one in found if not one.is_slurmstepd]
 
-        self.wait_for(f"the processes on {node} to end", killed, 20)
+        self.wait_for(f"the processes on {node} to end", killed)
 
     # ---- starting -------------------------------------------------------------------------------------------------
 
@@ -366,7 +371,7 @@ class Cluster:
         place = self.folder / "munge.socket"
         # --force: it may be run by root, from a folder below /tmp
         self._start("munged", "munged", "--foreground", "--force", f"--socket={place}", f"--key-file={key}", *files)
-        self.wait_for("munge's socket", place.exists, 10)
+        self.wait_for("munge's socket", place.exists)
 
     def _write_configuration(self) -> None:
         (self.folder / "state").mkdir()
@@ -405,8 +410,8 @@ class Cluster:
             "ReturnToService=2",
             f"MaxArraySize={self.max_array_size}",
             f"MaxJobCount={self.max_job_count}",
-            "SlurmdTimeout=10",
-            "MessageTimeout=5",
+            f"SlurmdTimeout={self.silence}",
+            "MessageTimeout=20",
             "KillWait=5",
             "PreemptType=preempt/partition_prio",
             "PreemptMode=REQUEUE",
