@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+from bench import planned
 from bench.domainbed.reading import as_record, is_line
 from bench.errors import RecordsMissing, SpecError
 from bench.measures import label
@@ -49,7 +51,7 @@ def read_run(source: Source) -> RunRecords:
     size = source.records[0] if source.records is not None else 0
     has_records = size > 0
     data = _bytes(f"{folder}/{RECORDS_FILE}", size) if has_records else _bytes(f"{folder}/{PARTIAL_FILE}")
-    spec = _spec(f"{folder}/{SPEC_FILE}") if source.spec is not None else None
+    spec = _spec(folder) if source.spec is not None else None
     found = _domainbed_records(data, trial) if spec is None else None
     if found is not None:
         records, n_skipped, is_domainbed = found, 0, True
@@ -108,15 +110,19 @@ def _domainbed_records(data: bytes, trial: str) -> list[Line] | None:
         bodies = _bodies(text, text[: end + 2])
         first = as_record({**bodies[0], "args": args}, trial)
         is_record = bool(groups_of(first)) and _is_well_formed(first)
-        if not is_record or "variant" in first or "options" in first:
+        if not is_record or not _BY_LINE.isdisjoint(bodies[0]) or "variant" in first or "options" in first:
             return None
         # What `as_record` adds is the same for all lines with the same keys.
         added = {key: value for key, value in first.items() if key not in bodies[0] or value is not bodies[0][key]}
         keys = set(bodies[0])
+        accuracies = itemgetter(*_accuracies(first), "step")
         for body in bodies:
             if body.keys() != keys:
                 return None
-            int(body["step"])
+            *values, step = accuracies(body)
+            if min(values) < 0 or max(values) > 1:
+                return None
+            int(step)
             body.update(added)
         return bodies
     except (ValueError, OverflowError, RecursionError, KeyError, TypeError, IndexError, SpecError):
@@ -199,6 +205,14 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
+_BY_LINE = frozenset(_TYPES) | {"clipbed"}
+"""Keys that DomainBed itself does not write; lines with one are read one by one."""
+
+
+def _accuracies(record: Mapping[str, Any]) -> list[str]:
+    return [key for key in record if key.startswith("env") and key.endswith("_acc")]
+
+
 def _is_well_formed(record: Mapping[str, Any]) -> bool:
     """Say whether a record has a data set, a method and accuracies from 0 to 1, and what is read of it is of its kind.
 
@@ -210,7 +224,7 @@ def _is_well_formed(record: Mapping[str, Any]) -> bool:
     named = all(
         isinstance(name, str) for name in (record["dataset"], record["algorithm"], *(record.get("domains") or ()))
     )
-    accuracies = [record[key] for key in record if key.startswith("env") and key.endswith("_acc")]
+    accuracies = [record[key] for key in _accuracies(record)]
     numbers = [each for each in accuracies if isinstance(each, int | float)]
     return typed and named and bool(accuracies) and not any(each < 0 or each > 1 for each in numbers)
 
@@ -227,9 +241,11 @@ def _groups_of_run(spec: Mapping[str, Any] | None, records: Sequence[Line]) -> t
         return ()
 
 
-def _spec(path: str) -> Line | None:
+def _spec(folder: str) -> Line | None:
+    """Read a trial's spec, from its folder or from where it waits without one."""
+    data = _bytes(f"{folder}/{SPEC_FILE}") or planned.find(*os.path.split(folder)) or b""
     try:
-        value = json.loads(_bytes(path))
+        value = json.loads(data)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

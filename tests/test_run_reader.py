@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ ACCURACIES = {f"env{i}_{split}_acc": 0.1 * i for i in range(4) for split in ("in
 LINE = {"args": ARGS, "hparams": {"lr": 0.1, "names": ["a", {"b": 1}]}, "step": 0, "loss": 0.5, **ACCURACIES}
 
 CHANGES = st.dictionaries(
-    st.sampled_from(["step", "loss", "env1_in_acc", "env9_in_acc", "hparams", "note", "trial_seed", "variant", "args"]),
+    st.sampled_from(
+        [
+            *("step", "loss", "env1_in_acc", "env9_in_acc", "hparams", "note", "trial_seed", "variant", "args"),
+            *("clipbed", "notes", "code", "domains", "trial"),
+        ]
+    ),
     st.one_of(
         st.integers(-5, 5),
         st.floats(),
@@ -34,13 +40,17 @@ CHANGES = st.dictionaries(
 )
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     changes=st.lists(CHANGES, min_size=1, max_size=4), order=st.booleans(), end=st.sampled_from(["\n", "", "\n\n", "x"])
 )
 @example(changes=[{}, {"step": 300}], order=True, end="\n")
 @example(changes=[{}, {"note": {"hparams": LINE["hparams"]}}], order=False, end="\n")
 @example(changes=[{"step": "x"}, {}], order=True, end="\n")
+@example(changes=[{}, {"env1_in_acc": -1}], order=True, end="\n")
+@example(changes=[{"clipbed": {"step": 1}}, {"clipbed": {"step": 2}, "step": 300}], order=True, end="\n")
+@example(changes=[{"n_bad_images": 0}, {"n_bad_images": "x"}], order=True, end="\n")
+@example(changes=[{"env1_in_acc": 0.1}, {"env1_in_acc": math.nan}], order=True, end="\n")
 def test_domainbeds_lines_are_read_alike_together_and_one_by_one(
     tmp_path: Path, changes: list[dict[str, Any]], order: bool, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
