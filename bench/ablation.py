@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench import store
 from bench.errors import UnknownName
 from bench.records import Results
 from bench.registry import unknown_name
+from bench.runs import find_runs
 
 SUFFIX = "row_suffix"
 """Key of a record that was given a row of its own: what its label was lengthened by."""
@@ -57,7 +57,7 @@ def _hparams(results: Results) -> dict[str, Mapping[str, Any]]:
     for record in results.records:
         told = record.get("hparams")
         found.setdefault(str(record["trial"]), told if isinstance(told, Mapping) else {})
-    for run in store.find_runs(results.root):
+    for run in find_runs(results.root):
         told = (run.spec_json() or {}).get("hparams") if run.folder.name in found else None
         if isinstance(told, Mapping):
             found[run.folder.name] = told

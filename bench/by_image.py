@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import store
 from bench.ablation import SUFFIX
 from bench.comparison import Comparison, Family
 from bench.comparison_text import interval_text, measure_title, p_text, percent, scope_title
@@ -24,8 +23,10 @@ from bench.example_tests import TwoWayTest, correctness_differences, permutation
 from bench.formats import wrapped
 from bench.printable import printable
 from bench.report import Report
+from bench.runs import find_runs
 from bench.selection import Choice
 from bench.stats import holm
+from bench.store import Run
 from bench.tables import Cell
 
 _COUNTS = ("", "domain", "trials", "images", "right alone")
@@ -141,8 +142,8 @@ class _Predictions:
         self._root = root
 
     @cached_property
-    def _runs(self) -> dict[str, store.Run]:
-        return {run.trial_id: run for run in store.find_runs(self._root)}
+    def _runs(self) -> dict[str, Run]:
+        return {run.trial_id: run for run in find_runs(self._root)}
 
     def of(self, cell: Cell, seed: int, views: Sequence[str]) -> _Answers:
         """Give what the trial behind a number answered.

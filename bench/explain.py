@@ -8,15 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench import store
 from bench.comparison_text import scope_title
 from bench.errors import UnknownName
 from bench.formats import cell_text, wrapped
 from bench.printable import printable, printable_lines
 from bench.registry import algorithms, unknown_name
 from bench.report import RULE_TEXTS, Report
+from bench.runs import find_runs
 from bench.selection import Choice
 from bench.stats import ERROR_BARS
+from bench.store import Run
 from bench.tables import AVERAGE, Cell, State, Table, TableRow
 
 _HEADER = ("domain", "trial seed", "value (%)", "step", "validation", "hparams seed", "of", "run", "hparams")
@@ -85,14 +86,14 @@ class Runs:
 
     @cached_property
     def _folders(self) -> dict[str, Path]:
-        return {run.folder.name: run.folder for run in store.find_runs(self._root)}
+        return {run.folder.name: run.folder for run in find_runs(self._root)}
 
     def facts(self, choice: Choice) -> Facts:
         """Give what stands behind a choice."""
         told: Any = choice.record.get("hparams")
         folder = self._folders.get(choice.trial)
         if folder is not None:
-            told = (store.Run(folder).spec_json() or {}).get("hparams", told)
+            told = (Run(folder).spec_json() or {}).get("hparams", told)
         hparams = told if isinstance(told, Mapping) else None
         return Facts(str(folder) if folder is not None else choice.trial, hparams, self._changed(choice, hparams))
 

@@ -27,7 +27,18 @@ from bench.results_folder import MIN_RUNS, SETTLED_SECONDS, Kind, Source, cache_
 from bench.run_reader import RunRecords, read_run
 
 READERS = (
-    *("__init__", "_paths", "errors", "measures", "record_index", "results_folder", "run_reader", "selection", "sums"),
+    *(
+        "__init__",
+        "_paths",
+        "errors",
+        "measures",
+        "planned",
+        "record_index",
+        "results_folder",
+        "run_reader",
+        "selection",
+        "sums",
+    ),
     *("domainbed/__init__", "domainbed/reading", "domainbed/text"),
 )
 """Modules that decide what a run's records are."""

@@ -1,7 +1,8 @@
 """What lies in a results folder: run folders, logs of Dassl, CSV files; each with a signature that changes as it does.
 
-Reads names and stats only, no content. Run folders and CSV files are looked for in the folder and one and two levels
-below it, logs (`…/seed1/log.txt`) to `DEPTH` levels. What is in a run folder is not looked at, nor are hidden folders.
+Reads names and stats only, no content, but for the list of trials that wait without a folder (`bench.planned`). Run folders
+and CSV files are looked for in the folder and one and two levels below it, logs (`…/seed1/log.txt`) to `DEPTH` levels. What
+is in a run folder is not looked at, nor are other hidden folders.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
+
+from bench import planned
 
 RECORDS_FILE = "results.jsonl"
 SPEC_FILE = "spec.json"
@@ -103,6 +106,8 @@ def _below(folder: str, depth: int, above: set[tuple[int, int]]) -> Iterator[Sou
         return
     for entry in entries:
         name, path = entry.name, f"{folder}/{entry.name}"
+        if name == planned.FOLDER and depth <= _DEPTH_OF_RUNS:
+            yield from _planned(folder, {each.name for each in entries})
         if name.startswith("."):
             continue
         if _is_dir(entry):
@@ -117,6 +122,13 @@ def _below(folder: str, depth: int, above: set[tuple[int, int]]) -> Iterator[Sou
                 yield Source(Kind.CSV, path, _stat(path))
         elif _is_log(name):
             yield Source(Kind.LOG, path, _stat(path))
+
+
+def _planned(sweep: str, begun: set[str]) -> Iterator[Source]:
+    """Give the trials of a sweep that wait without a folder, as runs without records."""
+    for trial, (_, stamp) in planned.stamped(sweep).items():
+        if trial not in begun:
+            yield Source(Kind.RUN, f"{sweep}/{trial}", None, stamp)
 
 
 def _run(folder: str, records: Stat | None) -> Source | None:

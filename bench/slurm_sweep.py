@@ -20,11 +20,12 @@ from bench.models import known_backbones
 from bench.process import is_of_array
 from bench.registry import algorithms, datasets, unknown_name
 from bench.resources import SCHEMA, Resources, decisive, resources_of
+from bench.runs import note_planned, trials_in
 from bench.sharing import groups, paths_of
 from bench.slurm_launcher import Batch, Packing, Settings, batches, script, send, waiting
 from bench.spec import Places, TrialSpec
 from bench.status import kind_of, read_status, seconds_of, typical_seconds
-from bench.store import Run, State, names_in
+from bench.store import Run, State
 from bench.version import code_version
 
 Trial = tuple[TrialSpec, Places]
@@ -240,7 +241,7 @@ def launch(trials: Sequence[Trial], folder: Path, options: argparse.Namespace, s
     claimed = Launch.claim(folder)
     try:
         with claimed.pulse():
-            queued, there = waiting(folder), names_in(folder)
+            queued, there = waiting(folder), trials_in(folder)
             runs = [Run(folder / spec.trial_id) for spec, _ in trials if spec.trial_id in there]
             wanted = [run for run in runs if again or not run.is_done]
             held = {run.trial_id for run in wanted if _is_held(run, queued)}
@@ -271,8 +272,7 @@ def _send(planned: Plan, folder: Path, options: argparse.Namespace, claimed: Lau
         settings = dataclasses.replace(settings, code_folder=snapshot.take((folder / ".code").resolve()))
         say(f"code: a copy in {settings.code_folder}")
     places.remember(folder, [trial for trial, _ in planned.trials])
-    for (spec, _), _resources in planned.trials:
-        Run(folder / spec.trial_id).make(spec)
+    note_planned(folder, [spec for (spec, _), _ in planned.trials])
     after = None
     if planned.prepare:
         after = send(folder, [planned.prepare], settings, claimed, say)[0]

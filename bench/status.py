@@ -16,8 +16,9 @@ from typing import Any
 from bench.dataset import find_dataset
 from bench.errors import BenchError
 from bench.process import is_of_array
+from bench.runs import find_runs
 from bench.slurm import Queued
-from bench.store import Run, State, find_runs
+from bench.store import Run, State
 
 SCHEMA = 1
 """Raised when the meaning of a key of `as_json` changes."""

@@ -36,8 +36,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench import files, places
-from bench.errors import Conflict, SpecError, UnknownName
+from bench import files, places, planned
+from bench.errors import Conflict, SpecError
 from bench.process import this_process
 from bench.spec import Places, TrialSpec
 from bench.states import Busy as Busy
@@ -51,6 +51,8 @@ HEARTBEAT_SECONDS = 10.0
 PULSE_SECONDS = 30.0
 """How often a process says that it lives, whatever it does."""
 _OF_THIS_MACHINE = ("host", "pid", "born", "heartbeat", "moved", "system", "slurm")
+_CLAIMING_SECONDS = 10.0
+"""How long a claim may be without a word: it is made first and written then."""
 _CLAIM_BYTES = 4096
 """A claim takes a whole block, so that last words can be written over it where there is no room for a new file."""
 
@@ -61,9 +63,15 @@ SILENT = "killed"
 class Run:
     """One run folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Look at `folder`; nothing is read until it is asked for."""
+    def __init__(self, folder: Path, planned: str | None = None) -> None:
+        """Look at `folder`, which need not be there yet; nothing is read until it is asked for.
+
+        Args:
+            folder: where the trial is, or will be when it is begun.
+            planned: its spec, if `bench.planned` has been asked for it.
+        """
         self.folder = folder
+        self._planned = planned
 
     @classmethod
     def create(cls, sweep: Path, spec: TrialSpec, found: Places) -> Run:
@@ -73,19 +81,28 @@ class Run:
 
     def make(self, spec: TrialSpec) -> Run:
         """Make the folder and write `spec` into it, unless that was done."""
-        folder, text = os.fspath(self.folder), spec.to_text() + "\n"
-        try:
-            os.mkdir(folder)
-        except FileExistsError:
-            path = self._path("spec.json")
-            if not (path.is_file() and path.stat().st_size):  # a kill or a loss of power may have left an empty file
-                files.replace_text(path, text, durable=False)
-        except FileNotFoundError:
-            os.makedirs(self.folder.parent, exist_ok=True)
-            return self.make(spec)
-        else:
-            files.create_text(f"{folder}/spec.json", text)
+        self._make(spec.to_text())
         return self
+
+    def begin(self) -> Run:
+        """Make the folder of a trial that has only been planned."""
+        if not self.has_spec and (text := self._plan()) is not None:
+            self._make(text)
+        return self
+
+    def _make(self, text: str) -> None:
+        """Make the folder with its spec; others may be doing the same, or have been killed at any point of it."""
+        path, line = f"{self.folder}/spec.json", text + "\n"
+        try:
+            os.mkdir(self.folder)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            os.makedirs(self.folder, exist_ok=True)
+        files.create_text(path, line)
+        if not self.has_spec:  # a kill or a loss of power has left an empty file
+            with contextlib.suppress(FileNotFoundError):  # cleared away by one who has the spec, and the claim
+                files.replace_text(Path(path), line, durable=False)
 
     @property
     def trial_id(self) -> str:
@@ -109,7 +126,23 @@ class Run:
     def spec_json(self) -> dict[str, Any] | None:
         """Give the stored spec as it is, for readers that must cope with other versions; None where there is none."""
         value = files.read_json(self._path("spec.json"))
+        if value is None and not self.has_spec and (text := self._plan()) is not None:
+            value = json.loads(text)
         return value if isinstance(value, dict) else None
+
+    def _plan(self) -> str | None:
+        """Give the spec that was planned; None where none was."""
+        if self._planned is None:
+            self._planned = planned.find(os.fspath(self.folder.parent), self.folder.name)
+        return self._planned
+
+    @property
+    def has_spec(self) -> bool:
+        """Whether the folder is there with a spec in it: the trial was begun."""
+        try:
+            return self._path("spec.json").stat().st_size > 0
+        except OSError:
+            return False
 
     @property
     def places(self) -> Places:
@@ -137,12 +170,23 @@ class Run:
         names = self._names()
         latest = last_attempt(names)
         if latest > int(said.get("attempt", 0)) or said.get("state") == State.RUNNING:
-            claim = files.read_json(self._path(f"attempt.{latest}"))
-            state, said = judge(said, claim if isinstance(claim, dict) else {}, latest, now or time.time())
+            state, said = judge(said, self._claim(latest, now or time.time()), latest, now or time.time())
         else:
             state = settled(said)
         stays = state in (State.RUNNING, State.FAILED)  # one that has failed is told so, asked to stop or not
         return (State.CANCELLED if "cancelled" in names and not stays else state), said
+
+    def _claim(self, number: int, now: float) -> dict[str, Any]:
+        """Read a claim; one that was made a moment ago and says nothing yet holds."""
+        path = self._path(f"attempt.{number}")
+        claim = files.read_json(path)
+        if isinstance(claim, dict):
+            return claim
+        try:
+            is_new = abs(now - path.stat().st_mtime) < _CLAIMING_SECONDS
+        except OSError:
+            is_new = False
+        return {"claimed": now} if is_new else {}
 
     @property
     def is_done(self) -> bool:
@@ -192,16 +236,16 @@ class Run:
 
     @property
     def is_there(self) -> bool:
-        """Whether the folder is there and holds a trial: it may have been deleted while its task waited."""
-        return self._path("spec.json").is_file()
+        """Whether there is such a trial, begun or planned: it may have been deleted while its task waited."""
+        return self.has_spec or planned.find(os.fspath(self.folder.parent), self.folder.name) is not None
 
     def cancel(self) -> None:
         """Ask that the trial be stopped where it runs, with a checkpoint, and not be started."""
-        self._path("cancelled").touch()
+        self.begin()._path("cancelled").touch()
 
     def note_end(self, failure: str) -> None:
         """Note why the attempt before gave the trial back, which it could not know."""
-        said = self.look()[1]
+        said = self.begin().look()[1]
         ends = dict(said.get("ends") or {})
         ends[failure] = ends.get(failure, 0) + 1
         files.replace_json(self._path("status.json"), {**said, "ends": ends, "failure": failure})
@@ -218,6 +262,7 @@ class Run:
             keep_ends: for a retry, which nobody asked for: go on counting how its attempts end, so that retries are not
                 endless, and leave it cancelled if it is.
         """
+        self.begin()
         before = self.look()[1] if keep_ends else {}
         kept: dict[str, Any] = {name: before[name] for name in ("ends", "step", "steps", "began_at") if name in before}
         status = {**kept, "state": State.PENDING.value, "attempt": last_attempt(self._names())}
@@ -226,12 +271,6 @@ class Run:
         files.replace_json(self._path("status.json"), status)
         for name in ("error.txt",) if keep_ends else ("error.txt", "cancelled"):
             self._path(name).unlink(missing_ok=True)
-
-    def delete(self) -> None:
-        """Remove the run folder with all it holds."""
-        for path in self.folder.iterdir():
-            path.unlink()
-        self.folder.rmdir()
 
     def publish(self, sweep: Path) -> Run:
         """Copy what others need to collect a finished trial below `sweep`: spec, records, versions.
@@ -264,6 +303,7 @@ class Run:
         Raises:
             Busy: a live attempt holds it, or it is done.
         """
+        self.begin()
         number = last_attempt(self._names()) + 1  # before the look: whoever claims in between takes it from us
         state, said = self.look()
         if state in (State.RUNNING, State.DONE):
@@ -273,8 +313,12 @@ class Run:
             handle = os.open(self._path(f"attempt.{number}"), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             raise Busy(self.trial_id) from None
-        with os.fdopen(handle, "w") as file:
-            file.write(json.dumps(claim).ljust(_CLAIM_BYTES))
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(json.dumps(claim).ljust(_CLAIM_BYTES))
+        except OSError:
+            self._path(f"attempt.{number}").unlink()
+            raise
         ends = dict(said.get("ends") or {})
         if said.get("state") == State.RUNNING or number - 1 > int(said.get("attempt", 0)):
             ends[silent] = ends.get(silent, 0) + 1
@@ -434,48 +478,3 @@ class Attempt:
             file.write(text.encode()[:_CLAIM_BYTES].ljust(_CLAIM_BYTES))
             file.flush()
             os.fsync(file.fileno())
-
-
-def find_runs(root: Path) -> list[Run]:
-    """Find the run folders one and two levels below `root` (or `root` itself), in a stable order."""
-    if (root / "spec.json").is_file():
-        return [Run(root)]
-    found: list[Run] = []
-    for folder in _folders(root):
-        inner = [folder] if (folder / "spec.json").is_file() else _folders(folder)
-        found += [Run(each) for each in inner if each == folder or (each / "spec.json").is_file()]
-    return found
-
-
-def names_in(sweep: Path) -> frozenset[str]:
-    """List what is in a sweep's folder, once: to look for each of thousands of trials takes longer."""
-    try:
-        return frozenset(os.listdir(sweep))
-    except FileNotFoundError:
-        return frozenset()
-
-
-def find_run(root: Path, trial: str) -> Run:
-    """Find the one run below `root` whose trial id begins with `trial`.
-
-    Raises:
-        UnknownName: there is none.
-        Conflict: there are several.
-    """
-    runs = [run for run in find_runs(root) if run.trial_id.startswith(trial)]
-    if not runs:
-        raise UnknownName(f"no trial below {root} begins with {trial!r}; `sweep status` lists them")
-    if len(runs) > 1:
-        folders = ", ".join(str(run.folder) for run in runs[:5])
-        raise Conflict(
-            f"{len(runs)} trials below {root} begin with {trial!r}: {folders}; give more of the id or the folder"
-        )
-    return runs[0]
-
-
-def _folders(root: Path) -> list[Path]:
-    try:
-        with os.scandir(root) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        return []

@@ -22,10 +22,11 @@ from bench.launch import Launcher, Stopped
 from bench.launches import launches
 from bench.options import normalised, parser
 from bench.registry import unknown_name
+from bench.runs import delete, find_run, find_runs, note_planned, trials_in
 from bench.sharing import groups, paths_of
 from bench.spec import Places, TrialSpec
 from bench.status import QUEUED, TrialStatus, as_json, counts, with_queue
-from bench.store import Run, State, find_run, find_runs, names_in
+from bench.store import Run, State
 from bench.sweepfile import Sweep
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Sweep))
@@ -55,7 +56,7 @@ def launch(options: argparse.Namespace) -> int:
     check_writable(found.cache_folder(), "--cache")
     planned = plan(wanted, found, say=console.say, render=not options.dry_run)[: options.first]
     runs = [Run(folder / each.spec.trial_id) for each in planned]
-    known = names_in(folder)
+    known = trials_in(folder)
     done = {each.spec.trial_id: each for each, run in zip(planned, runs) if each.spec.trial_id in known and run.is_done}
     todo = [each for each in planned if each.spec.trial_id not in done]
     on_slurm = _is_for_slurm(options)
@@ -75,8 +76,7 @@ def launch(options: argparse.Namespace) -> int:
     pool.prepare([(each.spec, each.places) for each in todo], console.Seldom())
     layout = pool.layout
     places.remember(folder, [(each.spec, each.places) for each in todo])
-    for each in todo:
-        Run(folder / each.spec.trial_id).make(each.spec)
+    note_planned(folder, [each.spec for each in todo])
     paths = paths_of(each.spec for each in todo) if options.share else {}
     trainings = groups(todo, lambda each: paths.get(each.spec.trial_id))
     shared = f" in {len(trainings)} trainings" if len(trainings) < len(todo) else ""
@@ -210,12 +210,9 @@ def delete_incomplete(options: argparse.Namespace) -> int:
     if not options.yes and not console.confirm(f"delete {what}?"):
         console.say("nothing was deleted")
         return 0
-    deleted = 0
-    for trial in chosen:
-        if trial.run.state() not in (State.DONE, State.RUNNING):  # it may have been started since
-            trial.run.delete()
-            deleted += 1
-    console.say(f"deleted {deleted} trials")
+    runs = [each.run for each in chosen if each.run.state() not in (State.DONE, State.RUNNING)]  # some may run by now
+    delete(runs)
+    console.say(f"deleted {len(runs)} trials")
     return 0
 
 
@@ -416,7 +413,7 @@ def _root(options: argparse.Namespace) -> Path:
 
 def _find(options: argparse.Namespace, trial: str) -> Run:
     """Find a trial by its folder or by the beginning of its id."""
-    return Run(Path(trial)) if (Path(trial) / "spec.json").is_file() else find_run(_root(options), trial)
+    return Run(Path(trial)) if Run(Path(trial)).is_there else find_run(_root(options), trial)
 
 
 _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -22,7 +22,8 @@ from tabulate import tabulate
 
 from bench.launches import tasks_of_trials
 from bench.process import this_process
-from bench.store import Run, find_runs
+from bench.runs import find_runs
+from bench.store import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (100, 1_000, 10_000)

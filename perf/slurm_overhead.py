@@ -28,7 +28,7 @@ from tabulate import tabulate
 
 from bench import slurm
 from bench.launches import arrays
-from bench.store import find_runs
+from bench.runs import find_runs
 from perf.measure import Options, Row, ratios
 
 ROOT = Path(__file__).resolve().parents[1]

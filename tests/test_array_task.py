@@ -18,6 +18,7 @@ from bench.failures import MOST_ENDS, RetryRule
 from bench.launch import Stopped
 from bench.launches import Array, Launch, job_name
 from bench.process import WARNING
+from bench.runs import delete
 from bench.store import Run
 from tests import fakes
 from tests.fakes import make_runs
@@ -326,9 +327,9 @@ def test_a_cancelled_trial_is_not_tried_again(task: Any) -> None:
 
 def test_a_task_whose_trials_were_deleted_ends(task: Any) -> None:
     it = task(2)
-    it.runs[0].delete()
+    delete([it.runs[0]])
     assert it.step(finish_all) == 0
-    it.runs[1].delete()
+    delete([it.runs[1]])
     assert it.step(finish_all) == 0
     assert it.after(1) == 0
     assert it.requeued == []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.store import find_runs
+from bench.runs import find_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = 5

@@ -237,7 +237,7 @@ import sys
 from pathlib import Path
 from bench.launch import Stopped
 from bench.local_pool import LocalPool
-from bench.store import find_runs
+from bench.runs import find_runs
 from tests import fakes
 if __name__ == "__main__":
     pool = LocalPool(jobs=2, threads=1, device="cpu", trial=fakes.wait_for_stop, preload=())

@@ -165,7 +165,9 @@ def test_collect_counts_planned_trials_as_it_counts_those_with_a_folder(sweep: P
     Run(sweep / specs(1)[0].trial_id).begin()
     for spec in specs(3):
         Run(tmp_path / "made" / spec.trial_id).make(spec)
-    runs = [sorted(map(read_run, find_sources(str(root))), key=str) for root in (sweep, sweep.parent, tmp_path / "made")]
+    runs = [
+        sorted(map(read_run, find_sources(str(root))), key=str) for root in (sweep, sweep.parent, tmp_path / "made")
+    ]
     assert runs[0] == runs[1] == runs[2] and len(runs[0]) == 3
     assert all(run.groups and not run.is_done and run.records == [] for run in runs[0])
 

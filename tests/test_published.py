@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.collect import main
-from bench.store import find_runs
+from bench.runs import find_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 PACS = ROOT / "results" / "published" / "pacs_tiny"

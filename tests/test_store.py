@@ -17,8 +17,9 @@ from bench.errors import Conflict, SpecError, UnknownName
 from bench.failures import Failure
 from bench.launch import bury
 from bench.process import LOST_AFTER_SECONDS
+from bench.runs import delete, find_run, find_runs
 from bench.spec import Places, TrialSpec
-from bench.store import Busy, Run, State, Superseded, find_run, find_runs
+from bench.store import Busy, Run, State, Superseded
 
 NOW = 1_000_000.0
 
@@ -309,7 +310,7 @@ def test_torn_records_and_status_are_survived(run: Run) -> None:
 
 def test_deleted_run_is_gone(run: Run) -> None:
     run.claim()
-    run.delete()
+    delete([run])
     assert not run.folder.exists()
 
 

@@ -17,9 +17,10 @@ from bench.launch import InProcess, Stopped
 from bench.machine import Layout
 from bench.options import normalised
 from bench.registry import algorithms
+from bench.runs import find_runs
 from bench.slurm import Queued
 from bench.spec import Places
-from bench.store import Run, State, find_runs
+from bench.store import Run, State
 from bench.sweep import main
 from tests import fakes
 

@@ -24,9 +24,9 @@ from bench import files
 from bench.domainbed.reading import ENVIRONMENTS
 from bench.errors import Conflict, RecordsMissing
 from bench.records import RECORDS_FILE, load
+from bench.runs import find_runs
 from bench.seeds import seed_hash
 from bench.selection import DEFAULT_PROTOCOL
-from bench.store import find_runs
 
 Record = Mapping[str, Any]
 

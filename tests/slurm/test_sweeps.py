@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from bench.store import Run, State, find_runs
+from bench.runs import find_runs
+from bench.store import Run, State
 from tests.slurm.cluster import Cluster, Job
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
