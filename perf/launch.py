@@ -1,8 +1,9 @@
 """Launching 5,000 trials, and the commands that must answer at once, beside DomainBed's sweep launcher.
 
-Both plan the trials, make their folders and hand them to a launcher that does nothing with them: ours to a stand-in for
-Slurm's sbatch, DomainBed's to one that drops its commands. Processes are timed whole, with Python's start and imports;
-compiled modules are cached on both sides, as they are for everybody from the second command on.
+Both plan the trials, write down what they are and hand them to a launcher that does nothing with them: ours to a stand-in
+for Slurm's sbatch, DomainBed's to one that drops its commands. DomainBed makes a folder a trial; ours gets one when it
+begins. Processes are timed whole, with Python's start and imports; compiled modules are cached on both sides, as they are
+for everybody from the second command on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.runs import find_runs
 from perf.measure import ROOT, Options, Row, peak_mb, ratios, run
 from perf.scale import make_cluster
 
@@ -75,9 +77,9 @@ def rows(options: Options) -> Iterator[Row]:
         for turn in range(options.rounds + 1):
             output, peers = folder / f"ours{turn}", folder / f"theirs{turn}"
             first = seconds(ours(output, n), folder / "cluster")
-            n_folders = len(list((output / "default").glob("*/spec.json")))
-            if n_folders != n:
-                raise RuntimeError(f"{n_folders} of {n} trials were launched")
+            n_trials = len(find_runs(output))
+            if n_trials != n:
+                raise RuntimeError(f"{n_trials} of {n} trials were launched")
             peer = [sys.executable, "-c", "import torch"]
             if options.domainbed:
                 peer = theirs(options.domainbed.resolve(), peers, n)
@@ -99,7 +101,7 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def _shares(all_of_them: float, n: int, folder: Path) -> str:
-    """Say what of the launch's time hangs on the number of trials, and what making folders alone takes."""
+    """Say what of the launch's time hangs on the number of trials, and what a folder costs that it does not make."""
     few = statistics.median(seconds(ours(folder / f"few{turn}", 4), folder / "cluster") for turn in range(3))
     began = time.perf_counter()
     for number in range(n):
@@ -108,11 +110,10 @@ def _shares(all_of_them: float, n: int, folder: Path) -> str:
         with open(f"{place}/spec.json", "x") as file:
             file.write("x" * 600)
     made = time.perf_counter() - began
-    each, folders = 1e6 * (all_of_them - few) / n, 1e6 * made / n
     return (
-        f"{1e3 * few:.0f} ms of it for any number of trials (Python, imports, Slurm's commands, git); {each:.0f} µs a "
-        f"trial, of which making a folder with one file takes {folders:.0f}. "
-        "Less needs specs that wait in one file until trials start, a second place to look for them: not built"
+        f"{1e3 * few:.0f} ms of it for any number of trials (Python, imports, Slurm's commands, git), "
+        f"{1e6 * (all_of_them - few) / n:.0f} µs a trial; a folder with one file takes {1e6 * made / n:.0f} here, when a "
+        "trial begins"
     )
 
 
