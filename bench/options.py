@@ -107,7 +107,7 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=KINDS, help="what to list")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="describe these in full")
+    parser.add_argument("names", nargs="*", default=[], metavar="NAME", help="describe these in full")
 
 
 def _command(make: Callable[..., argparse.ArgumentParser], *names: str, **options: Any) -> argparse.ArgumentParser:

@@ -9,24 +9,29 @@ from pathlib import Path
 from bench import files
 from bench.spec import Places, TrialSpec
 
-_FILE = "places.json"
+_FOLDER = ".places"
 
 
 def remember(sweep: Path, trials: Iterable[tuple[TrialSpec, Places]]) -> None:
-    """Note in the folder of a sweep where its `trials` find things, once for all that share them."""
-    path = sweep / _FILE
-    known = files.read_json(path) or {}
-    last = {_key(spec): places for spec, places in trials}
-    now = {**known, **{key: places.to_json() for key, places in last.items()}}
-    if now != known or not path.exists():
-        sweep.mkdir(parents=True, exist_ok=True)
-        files.replace_json(path, now)
+    """Note in the folder of a sweep where its `trials` find things: a file for all that read the same.
+
+    No file holds what two launches might write at the same time for different trials.
+    """
+    for key, places in {_key(spec): places for spec, places in trials}.items():
+        path, noted = _noted(sweep, key), {"of": key, "places": places.to_json()}
+        if files.read_json(path) != noted:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.replace_json(path, noted)
 
 
 def recall(sweep: Path, spec: TrialSpec) -> Places:
     """Give the places of a trial; none set where nothing was noted."""
-    known = files.read_json(sweep / _FILE) or {}
-    return Places.from_json(known.get(_key(spec)) or {})
+    noted = files.read_json(_noted(sweep, _key(spec)))
+    return Places.from_json(noted.get("places", {}) if isinstance(noted, dict) else {})
+
+
+def _noted(sweep: Path, key: str) -> Path:
+    return sweep / _FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def _key(spec: TrialSpec) -> str:

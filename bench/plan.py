@@ -341,7 +341,10 @@ def _check_given(given: Mapping[str, Any], methods: Mapping[str, Any], problems:
 
 def _held_out(sweep: Sweep, protocol: Any, shelved: _Shelved) -> list[tuple[int, ...]]:
     """List the sets of held-out domains: all, or those with one of the domains that were picked."""
-    every: list[tuple[int, ...]] = protocol.held_out(len(shelved.domains), pairs=sweep.pairs)
+    try:
+        every: list[tuple[int, ...]] = protocol.held_out(len(shelved.domains), pairs=sweep.pairs)
+    except SpecError as error:
+        raise SpecError(f"{shelved.name}: {error}") from None
     if not sweep.test_domains:
         return every
     if not any(every):

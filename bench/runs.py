@@ -7,10 +7,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench import planned
+from bench import files, planned
 from bench.errors import Conflict, UnknownName
 from bench.spec import TrialSpec
 from bench.store import Run
+
+_OF_THIS_MACHINE = ("host", "pid", "born", "heartbeat", "moved", "system", "slurm")
+"""What status.json and env.json say of a machine."""
 
 
 def note_planned(sweep: Path, specs: Iterable[TrialSpec]) -> None:
@@ -67,6 +70,25 @@ def delete(runs: Iterable[Run]) -> None:
                 for path in run.folder.iterdir():
                     path.unlink()
                 run.folder.rmdir()
+
+
+def publish(run: Run, sweep: Path) -> None:
+    """Copy what others need to collect a finished trial below `sweep`: spec, records, versions.
+
+    Left out are checkpoint, predictions, places and whatever names this machine.
+
+    Raises:
+        Conflict: other records of the trial have been published there.
+    """
+    folder, records = sweep / run.trial_id, run.records()[0]
+    if Run(folder).records()[0] not in ([], records):
+        raise Conflict(f"{folder} holds other records of the same trial; delete it first, or publish elsewhere")
+    folder.mkdir(parents=True, exist_ok=True)
+    files.replace_json(folder / "spec.json", run.spec_json())
+    files.replace_lines(folder / "results.jsonl", records)
+    for name in ("status.json", "env.json"):
+        value = files.read_json(run.folder / name) or {}
+        files.replace_json(folder / name, {key: value[key] for key in value if key not in _OF_THIS_MACHINE})
 
 
 def _in_sweep(sweep: Path) -> list[Run]:

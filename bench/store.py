@@ -1,6 +1,7 @@
 """Run folders: what a trial leaves on disk, who may write there, and what state it is in.
 
-`results/<sweep>/places.json` says where this machine finds data and weights. `results/<sweep>/<trial_id>/` holds
+`results/<sweep>/.places/` says where this machine finds data and weights (`bench.places`), `.planned/` which trials wait
+without a folder (`bench.planned`). `results/<sweep>/<trial_id>/` holds
 
     spec.json        the TrialSpec, written once
     attempt.N        the claim of the N-th attempt: host, process, start; its last words where the disk is full
@@ -14,9 +15,9 @@
     log.txt          what attempts in a process of their own said on standard output and error; often absent
     cancelled        somebody asked that the trial be stopped
 
-This is the only module that knows these names, but for the three that `collect` reads (`bench.results_folder`). The state
-is a pure function of the folder (and, for a process of this host or an earlier start of this Slurm job, of whether it still
-lives): `bench.states`.
+Only this module and `bench.runs` know these names, but for the three that `collect` reads (`bench.results_folder`). The
+state is a pure function of the folder (and, for a process of this host or an earlier start of this Slurm job, of whether it
+still lives): `bench.states`.
 
 A process that was taken for dead may live on and write. What it can do then is bounded: `results.jsonl` only ever
 appears whole, a checkpoint holds its own records, and the other files are for people; see docs/reliability.md.
@@ -37,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import files, places, planned
-from bench.errors import Conflict, SpecError
+from bench.errors import SpecError
 from bench.process import this_process
 from bench.spec import Places, TrialSpec
 from bench.states import Busy as Busy
@@ -50,7 +51,6 @@ HEARTBEAT_SECONDS = 10.0
 """How often a step that is done is noted at most."""
 PULSE_SECONDS = 30.0
 """How often a process says that it lives, whatever it does."""
-_OF_THIS_MACHINE = ("host", "pid", "born", "heartbeat", "moved", "system", "slurm")
 _CLAIMING_SECONDS = 10.0
 """How long a claim may be without a word: it is made first and written then."""
 _CLAIM_BYTES = 4096
@@ -271,27 +271,6 @@ class Run:
         files.replace_json(self._path("status.json"), status)
         for name in ("error.txt",) if keep_ends else ("error.txt", "cancelled"):
             self._path(name).unlink(missing_ok=True)
-
-    def publish(self, sweep: Path) -> Run:
-        """Copy what others need to collect a finished trial below `sweep`: spec, records, versions.
-
-        Left out are checkpoint, predictions, places and whatever names this machine.
-
-        Raises:
-            Conflict: other records of the trial have been published there.
-        """
-        copy = Run(sweep / self.trial_id)
-        if copy.records()[0] not in ([], self.records()[0]):
-            raise Conflict(
-                f"{copy.folder} holds other records of the same trial; delete it first, or publish elsewhere"
-            )
-        copy.folder.mkdir(parents=True, exist_ok=True)
-        files.replace_json(copy._path("spec.json"), self.spec_json())
-        files.replace_lines(copy._path("results.jsonl"), self.records()[0])
-        for name in ("status.json", "env.json"):
-            value = files.read_json(self._path(name)) or {}
-            files.replace_json(copy._path(name), {key: value[key] for key in value if key not in _OF_THIS_MACHINE})
-        return copy
 
     def claim(self, silent: str = SILENT, *, buries: bool = False) -> Attempt:
         """Claim the trial for this process.

@@ -23,6 +23,7 @@ from bench.launches import launches
 from bench.options import normalised, parser
 from bench.registry import unknown_name
 from bench.runs import delete, find_run, find_runs, note_planned, trials_in
+from bench.runs import publish as publish_run
 from bench.sharing import groups, paths_of
 from bench.spec import Places, TrialSpec
 from bench.status import QUEUED, TrialStatus, as_json, counts, with_queue
@@ -232,7 +233,7 @@ def publish(options: argparse.Namespace) -> int:
     target = Path(options.folder)
     done = list({run.trial_id: run for run in done}.values())
     for run in done:
-        run.publish(target)
+        publish_run(run, target)
     left = f", {len(runs) - len(done)} unfinished left out" if len(done) < len(runs) else ""
     console.say(f"{len(done)} trials copied to {target}{left}; `python -m bench.collect {target}` reads them")
     return 0

@@ -6,18 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bench import places, store
 from bench import process as process_of
-from bench import store
 from bench.errors import Conflict, SpecError, UnknownName
 from bench.failures import Failure
 from bench.launch import bury
 from bench.process import LOST_AFTER_SECONDS
-from bench.runs import delete, find_run, find_runs
+from bench.runs import delete, find_run, find_runs, publish
 from bench.spec import Places, TrialSpec
 from bench.store import Busy, Run, State, Superseded
 
@@ -100,6 +101,21 @@ def test_a_trial_finds_what_it_was_launched_with_after_others_were_launched_with
     plain = Run.create(tmp_path, spec(), Places(data_dir="/elsewhere"))
     assert captioned.places == Places(data_dir="/data", captions="/c.tsv")
     assert plain.places == Places(data_dir="/elsewhere")
+
+
+def test_launches_at_one_moment_lose_none_of_each_others_places(tmp_path: Path) -> None:
+    def launch(first: int) -> None:
+        for number in range(first, 40, 2):
+            places.remember(tmp_path, [(spec(dataset=f"folder:{number}"), Places(data_dir=f"/{number}"))])
+
+    threads = [threading.Thread(target=launch, args=(first,)) for first in (0, 1)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert [places.recall(tmp_path, spec(dataset=f"folder:{i}")).data_dir for i in range(40)] == [
+        f"/{i}" for i in range(40)
+    ]
 
 
 def test_creating_mends_a_folder_that_a_kill_left_without_its_spec(run: Run, tmp_path: Path) -> None:
@@ -348,9 +364,10 @@ def test_a_done_trial_without_records_is_lost_and_may_be_run_again(run: Run) -> 
 def test_publishing_other_records_of_a_trial_is_refused(run: Run, tmp_path: Path) -> None:
     attempt = run.claim()
     attempt.finish([{"step": 0}], 1, 1)
-    assert run.publish(tmp_path / "shown").records() == run.records()
-    run.publish(tmp_path / "shown")  # the same again is no conflict
+    publish(run, tmp_path / "shown")
+    assert Run(tmp_path / "shown" / run.trial_id).records() == run.records()
+    publish(run, tmp_path / "shown")  # the same again is no conflict
     (run.folder / "results.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(Conflict, match="other records"):
-        run.publish(tmp_path / "shown")
+        publish(run, tmp_path / "shown")
     assert Run(tmp_path / "shown" / run.trial_id).records()[0] == [{"step": 0}]

@@ -284,6 +284,14 @@ def too_small(dataset: Dataset, domain: int, spec: TrialSpec) -> SpecError:
     )
 
 
+def too_few_domains(protocol: Protocol, n_domains: int) -> SpecError:
+    """Word the error of a data set that has not the domains that a protocol holds out."""
+    return SpecError(
+        f"{protocol.name} needs at least 2 domains, this data set has {n_domains}; base_to_new, transfer and universal "
+        "do with one (--protocol NAME)"
+    )
+
+
 def no_pairs(protocol: Protocol) -> SpecError:
     """Word the error of asking for pairs of held-out domains where there are none."""
     return SpecError(f"{protocol.name} has no pairs of held-out domains; --pairs is for leave_one_domain_out")
@@ -302,5 +310,6 @@ __all__ = [
     "protocols",
     "split_indices",
     "split_uda",
+    "too_few_domains",
     "too_small",
 ]

@@ -19,6 +19,7 @@ from bench.protocols import (
     overlap,
     split_indices,
     split_uda,
+    too_few_domains,
     too_small,
 )
 from bench.registry import protocols
@@ -60,7 +61,7 @@ class InTheWild(Protocol):
         if pairs:
             raise no_pairs(self)
         if n_domains < 2:
-            raise SpecError(f"{self.name} needs at least 2 domains, this data set has {n_domains}")
+            raise too_few_domains(self, n_domains)
         return [(domain,) for domain in range(n_domains)]
 
     def task(self, dataset: Dataset, spec: TrialSpec, *, needs_unlabeled: bool = False) -> Task:

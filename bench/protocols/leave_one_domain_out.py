@@ -17,6 +17,7 @@ from bench.protocols import (
     overlap,
     split_indices,
     split_uda,
+    too_few_domains,
     too_small,
 )
 from bench.registry import protocols
@@ -48,8 +49,10 @@ class LeaveOneDomainOut(Protocol):
 
     def held_out(self, n_domains: int, *, pairs: bool = False) -> list[tuple[int, ...]]:
         """List every single domain, and with `pairs` every pair, in DomainBed's nested order."""
-        if n_domains < 2 or (pairs and n_domains < 3):
-            raise SpecError(f"{self.name} needs at least {3 if pairs else 2} domains, this data set has {n_domains}")
+        if n_domains < 2:
+            raise too_few_domains(self, n_domains)
+        if pairs and n_domains < 3:
+            raise SpecError(f"--pairs needs at least 3 domains, this data set has {n_domains}")
         singles = [(domain,) for domain in range(n_domains)]
         return sorted([*singles, *itertools.combinations(range(n_domains), 2)]) if pairs else list(singles)
 
@@ -118,7 +121,7 @@ class SingleSource(LeaveOneDomainOut):
         if pairs:
             raise no_pairs(self)
         if n_domains < 2:
-            raise SpecError(f"{self.name} needs at least 2 domains, this data set has {n_domains}")
+            raise too_few_domains(self, n_domains)
         every = range(n_domains)
         return [tuple(domain for domain in every if domain != source) for source in every]
 
