@@ -135,8 +135,9 @@ def status_text(trials: Sequence[TrialStatus], now: float | None = None) -> str:
     if running and left:
         parts[0] += f"; about {duration(left / len(running))} left at the present pace"
     shown = [name for name in SHOWN if any(trial.shown == name for trial in trials)]
-    rows = [[*key, *(numbers[name] for name in shown)] for key, numbers in cells(trials).items()]
-    parts.append(table(rows, ["algorithm", "data set", *shown]))
+    keys = 3 if len({trial.protocol for trial in trials}) > 1 else 2  # the protocol only where there are several
+    rows = [[*key[:keys], *(numbers[name] for name in shown)] for key, numbers in cells(trials).items()]
+    parts.append(table(rows, [*("algorithm", "data set", "protocol")[:keys], *shown]))
     if running:
         lines = [
             [trial.run.trial_id, trial.label, where(trial), circumstances(trial, now)]

@@ -1,7 +1,8 @@
 """Evaluation: each split once for each distinct predictor; features of the frozen tower once for all trials.
 
 Images go through a tower in batches of one fixed size (the last one is filled up), so that a sample's features do not
-depend on which samples are evaluated with it, and cached features equal computed ones.
+depend on which samples are evaluated with it, and cached features equal computed ones. What is left of each view after
+its full batches goes together, so that one batch is filled up and not one a view.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Evaluator:
             return True
         view = self.task.evaluation[0]
         probe = replace(view, indices=view.indices[:BATCH], labels=view.labels[:BATCH])
-        given, frozen = self._forward(self._prepared(tower), view.domain, probe.indices), self.frozen_features(probe)
+        given, frozen = self._forward(self._prepared(tower), _places(probe)), self.frozen_features(probe)
         return given.shape == frozen.shape and torch.allclose(given, frozen, rtol=1e-4, atol=1e-4)
 
     def _score(self, label: str, predictor: Predictor) -> Evaluated:
@@ -174,12 +175,15 @@ class Evaluator:
             return self.frozen_features
         kept = self._kept.get(id(tower))
         prepared = functools.cache(lambda: self._prepared(tower))
+        ends = functools.cache(lambda: self._ends(prepared()))
 
         def features(view: View) -> Tensor:
             """Run the tower on a view, unless it is among those that are kept and was run before."""
             if kept is not None and view.name in kept:
                 return kept[view.name]
-            found = self._forward(prepared(), view.domain, view.indices)
+            end = ends()[view.name]
+            whole = _places(view)[: len(view) - len(end)]
+            found = torch.cat([self._forward(prepared(), whole), end]) if len(whole) else end
             if kept is not None:
                 kept[view.name] = found
             return found
@@ -202,16 +206,34 @@ class Evaluator:
         self._twins.append(copy.deepcopy(tower).requires_grad_(False).to(self.dtype))
         return self._twins[-1]
 
-    def _forward(self, tower: nn.Module, domain: int, indices: NDArray[np.int64]) -> Tensor:
+    def _ends(self, tower: nn.Module) -> dict[str, Tensor]:
+        """Give by view the features of what its full batches leave over."""
+        views = self.task.evaluated
+        left = [_places(view)[len(view) - len(view) % BATCH :] for view in views]
+        features = self._forward(tower, np.concatenate(left))
+        return {view.name: each for view, each in zip(views, features.split([*map(len, left)]), strict=True)}
+
+    def _forward(self, tower: nn.Module, places: NDArray[np.int64]) -> Tensor:
+        """Run a tower on the images at `places`, (n, 2): domain and position in it."""
         parts = []
         with torch.no_grad(), torch.autocast(self.backbone.device.type, enabled=False):
-            for start in range(0, len(indices), BATCH):
-                chosen = indices[start : start + BATCH]
-                filled = np.resize(chosen, BATCH)
-                images = self._normalise(self.store.centre(domain, filled))
+            for start in range(0, len(places), BATCH):
+                chosen = places[start : start + BATCH]
+                images = self._normalise(self._centre(np.resize(chosen, (BATCH, 2))))
                 parts.append(tower(images.to(self.dtype))[: len(chosen)].float())
                 self.pulse("evaluating")
         return torch.cat(parts) if parts else torch.zeros(0, 1, device=self.backbone.device)
+
+    def _centre(self, places: NDArray[np.int64]) -> Tensor:
+        """Give the centre crops at `places`, (B, 3, S, S) uint8, channels last in memory."""
+        domains, size = np.unique(places[:, 0]).tolist(), self.store.image.size
+        if len(domains) == 1:
+            return self.store.centre(domains[0], places[:, 1])
+        images = torch.empty((len(places), size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        for domain in domains:
+            its = np.flatnonzero(places[:, 0] == domain)
+            images[its] = self.store.centre(domain, places[its, 1])
+        return images
 
     def _load_or_compute(self, domain: int, block: int) -> NDArray[np.float32]:
         """Map the features of a block of a domain's images from disk; they are never all in memory."""
@@ -232,9 +254,18 @@ class Evaluator:
             tower = self._prepared(backbone.visual)
             for start in range(first, end, BATCH):
                 indices = np.arange(start, min(end, start + BATCH))
-                yield self._forward(tower, domain, indices).cpu().numpy()
+                yield self._forward(tower, _at(domain, indices)).cpu().numpy()
 
         return self._derived.rows("features", [*weights, *images, CACHE_VERSION, first, end], batches)
+
+
+def _places(view: View) -> NDArray[np.int64]:
+    return _at(view.domain, view.indices)
+
+
+def _at(domain: int, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Name images, (n, 2): domain and position in it."""
+    return np.column_stack([np.full(len(indices), domain), indices])
 
 
 def _is_equal(one: nn.Module, other: nn.Module) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import console
 from bench.machine import cpu_jobs
+from bench.measures import label
 from bench.plan import Planned
 from bench.sharing import groups, paths_of
 from bench.spec import TrialSpec
@@ -49,12 +50,14 @@ def _time_here(
 
 def _hparams_table(specs: Sequence[TrialSpec]) -> str:
     rows = []
-    for (algorithm, dataset), group in itertools.groupby(sorted(specs, key=_method), key=_method):
+    keys = 3 if len({_of(spec)[2] for spec in specs}) > 1 else 2  # the protocol only where there are several
+    for of, group in itertools.groupby(sorted(specs, key=_of), key=_of):
+        told = of[:keys]
         for name, values in _distinct_hparams(list(group)).items():
             shown = ", ".join(values[:6]) + (f", … ({len(values)} values)" if len(values) > 6 else "")
-            rows.append([algorithm, dataset, name, shown])
-            algorithm = dataset = ""
-    return console.table(rows, ["algorithm", "data set", "hparam", "value"])
+            rows.append([*told, name, shown])
+            told = ("",) * keys
+    return console.table(rows, [*("algorithm", "data set", "protocol")[:keys], "hparam", "value"])
 
 
 def _distinct_hparams(specs: Sequence[TrialSpec]) -> dict[str, list[str]]:
@@ -65,5 +68,5 @@ def _distinct_hparams(specs: Sequence[TrialSpec]) -> dict[str, list[str]]:
     return {name: list(each) for name, each in values.items()}
 
 
-def _method(spec: TrialSpec) -> tuple[str, str]:
-    return spec.algorithm, spec.dataset
+def _of(spec: TrialSpec) -> tuple[str, ...]:
+    return spec.algorithm, spec.dataset, label(spec.to_json())

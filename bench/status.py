@@ -15,12 +15,13 @@ from typing import Any
 
 from bench.dataset import find_dataset
 from bench.errors import BenchError
+from bench.measures import DEFAULT_PROTOCOL, label, words
 from bench.process import is_of_array
 from bench.runs import find_runs
 from bench.slurm import Queued
 from bench.store import Run, State
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when the meaning of a key of `as_json` changes."""
 
 UNFINISHED = (State.PENDING, State.LOST, State.RUNNING)
@@ -99,6 +100,11 @@ class TrialStatus:
         return str(self.spec.get("dataset", "?"))
 
     @property
+    def protocol(self) -> str:
+        """Protocol, with options that are not at their defaults in brackets."""
+        return label(self.spec) if self.spec else "?"
+
+    @property
     def kind(self) -> tuple[Any, ...]:
         """What makes trials take about the same time."""
         return kind_of(self.spec)
@@ -115,7 +121,8 @@ class TrialStatus:
         seeds = f"trial {self.spec.get('trial_seed', '?')}"
         if self.spec.get("hparams_seed"):
             seeds += f", hparams {self.spec['hparams_seed']}"
-        return f"{self.algorithm} on {self.dataset}, held out {self.held_out}, {seeds}"
+        how = f"{words(self.protocol)}, " if self.protocol != DEFAULT_PROTOCOL else ""
+        return f"{self.algorithm} on {self.dataset}, {how}held out {self.held_out}, {seeds}"
 
     @property
     def step(self) -> int:
@@ -185,11 +192,11 @@ def counts(trials: Iterable[TrialStatus]) -> dict[str, int]:
     return numbers
 
 
-def cells(trials: Iterable[TrialStatus]) -> dict[tuple[str, str], dict[str, int]]:
-    """Count by (algorithm, data set), in order of first appearance in a sorted list."""
-    grouped: dict[tuple[str, str], list[TrialStatus]] = defaultdict(list)
+def cells(trials: Iterable[TrialStatus]) -> dict[tuple[str, str, str], dict[str, int]]:
+    """Count by (algorithm, data set, protocol), sorted."""
+    grouped: dict[tuple[str, str, str], list[TrialStatus]] = defaultdict(list)
     for trial in trials:
-        grouped[trial.algorithm, trial.dataset].append(trial)
+        grouped[trial.algorithm, trial.dataset, trial.protocol].append(trial)
     return {key: counts(grouped[key]) for key in sorted(grouped)}
 
 
@@ -247,8 +254,8 @@ def work_left(trials: Sequence[TrialStatus], unfinished: Sequence[State] = UNFIN
 def as_json(root: Path, trials: Sequence[TrialStatus]) -> dict[str, Any]:
     """Give the status as plain values for scripts.
 
-    Keys: `schema`; `root`; `total`; `counts` by state; `cells`, a list of {algorithm, dataset, and a count by state};
-    `running`, `queued` and `failed`, lists of {trial, sweep, folder, algorithm, dataset, test_domains, trial_seed,
+    Keys: `schema`; `root`; `total`; `counts` by state; `cells`, a list of {algorithm, dataset, protocol, and a count by
+    state}; `running`, `queued` and `failed`, lists of {trial, sweep, folder, algorithm, dataset, test_domains, trial_seed,
     hparams_seed, ends} with {step, steps, rate, eta_seconds, doing, host, node, pid, heartbeat}, {reason, job} and
     {error, failure, error_file}; `lost` with {node, heartbeat}; `eta_seconds`, null if not known.
     """
@@ -260,8 +267,8 @@ def as_json(root: Path, trials: Sequence[TrialStatus]) -> dict[str, Any]:
         "total": len(trials),
         "counts": counts(trials),
         "cells": [
-            {"algorithm": algorithm, "dataset": dataset, **numbers}
-            for (algorithm, dataset), numbers in cells(trials).items()
+            {"algorithm": algorithm, "dataset": dataset, "protocol": protocol, **numbers}
+            for (algorithm, dataset, protocol), numbers in cells(trials).items()
         ],
         "running": [{**_identity(trial), **_progress(trial)} for trial in running],
         "queued": [

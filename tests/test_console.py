@@ -12,8 +12,9 @@ import pytest
 
 from bench import console
 from bench.console import LiveProgress, PlainProgress, Seldom
+from bench.spec import Places
 from bench.status import TrialStatus, as_json, counts, read_status, work_left
-from bench.store import State
+from bench.store import Run, State
 from tests import fakes
 from tests.fakes import make_runs
 
@@ -55,6 +56,19 @@ def test_status_text_names_states_running_and_failures(mixed: list[Any]) -> None
     assert "step 4/10, 2/s, 3 s left" in text
     assert "RuntimeError: common bug" in text
     assert str(mixed[1].error_path) in text
+
+
+def test_protocols_are_told_apart_where_there_are_several(tmp_path: Path) -> None:
+    others = {"protocol": "base_to_new", "options": {"shots": 4}, "test_domains": ()}
+    for seed, changes in ((0, {}), (1, {}), (0, others)):
+        Run.create(tmp_path, fakes.make_spec(trial_seed=seed, **changes), Places())
+    trials = read_status(tmp_path)
+    rows = [line.split() for line in console.status_text(trials).splitlines() if line.startswith("FakeERM")]
+    assert rows == [["FakeERM", "Fake", "base_to_new[shots=4]", "1"], ["FakeERM", "Fake", "leave_one_domain_out", "2"]]
+    assert [cell["protocol"] for cell in as_json(tmp_path, trials)["cells"]] == [row[2] for row in rows]
+    assert any(trial.label.startswith("FakeERM on Fake, base to new (shots 4), ") for trial in trials)
+    alike = console.status_text([trial for trial in trials if trial.protocol == "leave_one_domain_out"])
+    assert "protocol" not in alike and "leave" not in alike
 
 
 def test_status_json_has_stable_keys(mixed: list[Any], tmp_path: Path) -> None:

@@ -176,13 +176,31 @@ def test_cached_features_equal_computed_ones(make_run: Callable[..., Run], tmp_p
     one = make_run("ZeroShot")
     trial = train.build(one.spec, one.places, CPU, lambda doing: None)
     evaluator: Evaluator = trial.evaluator
+    computed = evaluator._features_of(trial.backbone.visual)
     for view in trial.task.evaluation:
-        computed = evaluator._forward(trial.backbone.visual, view.domain, view.indices)
-        assert torch.equal(evaluator.frozen_features(view), computed)
+        assert torch.equal(evaluator.frozen_features(view), computed(view))
     again = train.build(one.spec, one.places, CPU, lambda doing: None).evaluator
     assert list((tmp_path / "cache" / "derived" / "features").iterdir())
     view = trial.task.evaluation[0]
     assert torch.equal(again.frozen_features(view), evaluator.frozen_features(view))
+
+
+def test_what_full_batches_leave_of_the_views_goes_together(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import evaluation
+
+    monkeypatch.setattr(evaluation, "BATCH", 5)
+    trial = train.build(make_run("ZeroShot").spec, make_run("ZeroShot").places, CPU, lambda doing: None)
+    evaluator, tower, views = trial.evaluator, trial.backbone.visual, trial.task.evaluated
+    alone = {view.name: evaluator._forward(tower, evaluation._places(view)) for view in views}
+    batches: list[str] = []
+    monkeypatch.setattr(evaluator, "pulse", batches.append)
+    features = evaluator._features_of(tower)
+    assert all(torch.equal(features(view), alone[view.name]) for view in reversed(views))
+    sizes = [len(view) for view in views]
+    assert sum(size % 5 for size in sizes) > 5  # more than one batch of them
+    assert len(batches) == sum(size // 5 for size in sizes) - (-sum(size % 5 for size in sizes) // 5)
 
 
 def test_frozen_features_are_of_the_blocks_that_a_view_touches(
@@ -197,7 +215,7 @@ def test_frozen_features_are_of_the_blocks_that_a_view_touches(
     part = replace(view, indices=view.indices[-2:], labels=view.labels[-2:])
     found = evaluator.frozen_features(part)
     assert {block for _, block in evaluator._frozen} == set((part.indices // 4).tolist())
-    expected = evaluator._forward(evaluator.backbone.visual, view.domain, part.indices)
+    expected = evaluator._forward(evaluator.backbone.visual, evaluation._places(part))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
