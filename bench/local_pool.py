@@ -241,7 +241,7 @@ class LocalPool:
         gpus = self.layout.gpus
         gpu = gpus[slot % len(gpus)] if gpus else None
         folders = [str(waiting.run.folder) for waiting in members]
-        log = str(members[0].run.begin().log_path)
+        log = str(members[0].run.log_path)
         process = self._process(work, (self._trial, folders, self.layout.threads, self._device, gpu, log))
         self._children.append(_Child(members, process, slot))
         for waiting in members:

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
@@ -16,6 +17,7 @@ from bench.launch import RunTrial, Say
 from bench.places import mark_prepared
 from bench.process import WARNING
 from bench.spec import Places, TrialSpec
+from bench.store import Run
 
 DEAF = (signal.SIGINT, signal.SIGTERM, WARNING)
 """Signals that a terminal or Slurm sends to every process of a pool, and that only the first one minds."""
@@ -33,6 +35,7 @@ def work(trial: RunTrial, folders: list[str], threads: int, device: str | None, 
     _join_pool()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA starts, which is at its first use
+    Run(Path(folders[0])).begin()  # here, since a disk without room for a folder must not end the pool
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(handle, stream)

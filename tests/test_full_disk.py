@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +14,10 @@ import torch
 
 from bench import loop
 from bench.job import run_trial
+from bench.local_pool import LocalPool
+from bench.runs import find_runs, note_planned
 from bench.store import Attempt, Run, State
+from tests.fakes import Recorder, finish, make_spec
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +34,36 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small file system cannot be mounted here; run as root")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_without_room_for_a_folder_fails_the_trial_and_not_the_pool(small_disk: Path) -> None:
+    sweep = small_disk / "sweep"
+    note_planned(sweep, [make_spec(trial_seed=seed) for seed in range(2)])
+    runs = find_runs(sweep)
+    runs[0].begin()
+    subprocess.run(["mount", "-o", "remount,nr_inodes=8", str(small_disk)], check=True)
+    fillers = use_up_inodes(small_disk)
+    seen = Recorder()
+    LocalPool(jobs=1, threads=1, trial=finish, preload=()).run(runs[1:], seen)
+    assert seen.ended_trials == [(runs[1].trial_id, "failed")]
+    assert [run.state() for run in runs] == [State.PENDING, State.PENDING] and not runs[1].folder.exists()
+    for each in fillers:
+        each.unlink()
+    subprocess.run(["mount", "-o", "remount,nr_inodes=64", str(small_disk)], check=True)
+    LocalPool(jobs=1, threads=1, trial=finish, preload=()).run(runs, seen)
+    assert [run.state() for run in runs] == [State.DONE, State.DONE]
+
+
+def use_up_inodes(disk: Path) -> list[Path]:
+    """Make files until there is no room for one."""
+    made: list[Path] = []
+    with contextlib.suppress(OSError):
+        for number in range(100):
+            path = disk / f"filler{number}"
+            path.touch()
+            made.append(path)
+    assert len(made) < 100
+    return made
 
 
 def fill(disk: Path) -> Path:
