@@ -181,9 +181,9 @@ class Evaluator:
             """Run the tower on a view, unless it is among those that are kept and was run before."""
             if kept is not None and view.name in kept:
                 return kept[view.name]
-            end = ends()[view.name]
-            whole = _places(view)[: len(view) - len(end)]
-            found = torch.cat([self._forward(prepared(), whole), end]) if len(whole) else end
+            whole = _places(view)[: len(view) - len(view) % BATCH]
+            parts = [self._forward(prepared(), whole)] if len(whole) else []
+            found = torch.cat([*parts, ends()[view.name]] if len(whole) < len(view) else parts)
             if kept is not None:
                 kept[view.name] = found
             return found

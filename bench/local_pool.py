@@ -206,6 +206,10 @@ class LocalPool:
     def _takes(self, waiting: _Waiting, now: float, progress: Progress) -> bool:
         """Take a trial out of the queue, unless another process holds it; say whether it is to be started."""
         state, said = waiting.run.look()
+        if not waiting.run.is_there:  # it has been deleted
+            self._queue.remove(waiting)
+            progress.ended(waiting.run, state)
+            return False
         if state is State.FAILED and waiting.again:
             state = _reset(waiting)
         if state is State.RUNNING and not self._leaves(waiting, said):

@@ -21,6 +21,7 @@ def remember(sweep: Path, trials: Iterable[tuple[TrialSpec, Places]]) -> None:
         path, noted = _noted(sweep, key), {"of": key, "places": places.to_json()}
         if files.read_json(path) != noted:
             path.parent.mkdir(parents=True, exist_ok=True)
+            files.remove_leftovers(path.parent)
             files.replace_json(path, noted)
 
 

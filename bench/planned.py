@@ -34,6 +34,10 @@ def add(sweep: str, specs: Mapping[str, str], is_begun: Callable[[str], bool]) -
         specs: one line of JSON each.
         is_begun: says whether a trial has a folder with its spec.
     """
+    from pathlib import Path
+
+    from bench import files  # not needed to read
+
     known: set[str] = set()
     for path, stamp in _files(sweep).items():
         trials = _read(path, stamp)
@@ -44,6 +48,7 @@ def add(sweep: str, specs: Mapping[str, str], is_begun: Callable[[str], bool]) -
     if new:
         name = hashlib.sha256("".join(new).encode()).hexdigest()[:16]
         os.makedirs(f"{sweep}/{FOLDER}", exist_ok=True)
+        files.remove_leftovers(Path(sweep, FOLDER))
         _write(f"{sweep}/{FOLDER}/{name}.specs", new)
 
 
@@ -82,7 +87,7 @@ def _files(sweep: str) -> dict[str, Stamp]:
     return stamps
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=1024)
 def _read(path: str, stamp: Stamp) -> dict[str, str]:
     try:
         with open(path, encoding="utf-8") as file:

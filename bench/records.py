@@ -150,7 +150,7 @@ def _nothing_in(root: Path, runs: Sequence[RunRecords], n_unfinished: int, told:
     if not runs:
         return f"{looked}; found no run. Give the folder of a sweep, or launch one: python -m bench.sweep launch --help"
     n_skipped = sum(run.n_skipped for run in runs)
-    found = f"{looked}; found {len(runs)} run folder(s), {n_unfinished} unfinished, and {n_skipped} unreadable line(s)."
+    found = f"{looked}; found {len(runs)} trial(s), {n_unfinished} unfinished, and {n_skipped} unreadable line(s)."
     return (
         f"{found} `python -m bench.sweep status --failed` says why runs have failed; finish them with the launch command "
         "that began them, or see --include-unfinished."

@@ -99,6 +99,7 @@ def digest_of(sources: Sequence[Source], looked_at: int) -> str:
 
 def _below(folder: str, depth: int, above: set[tuple[int, int]]) -> Iterator[Source]:
     """Find what is in the folders and files of `folder`, which are at `depth`; `above` keeps links from going in circles."""
+    waiting = planned.stamped(folder) if depth <= _DEPTH_OF_RUNS else {}  # before the folders: what begins is in both
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -106,13 +107,12 @@ def _below(folder: str, depth: int, above: set[tuple[int, int]]) -> Iterator[Sou
         return
     for entry in entries:
         name, path = entry.name, f"{folder}/{entry.name}"
-        if name == planned.FOLDER and depth <= _DEPTH_OF_RUNS:
-            yield from _planned(folder, {each.name for each in entries})
         if name.startswith("."):
             continue
         if _is_dir(entry):
             run = _run(path, _stat(f"{path}/{RECORDS_FILE}"))
             if run is not None:
+                waiting.pop(name, None)
                 if depth <= _DEPTH_OF_RUNS:
                     yield run
             elif depth < DEPTH and (identity := _identity(path)) not in above:
@@ -122,13 +122,8 @@ def _below(folder: str, depth: int, above: set[tuple[int, int]]) -> Iterator[Sou
                 yield Source(Kind.CSV, path, _stat(path))
         elif _is_log(name):
             yield Source(Kind.LOG, path, _stat(path))
-
-
-def _planned(sweep: str, begun: set[str]) -> Iterator[Source]:
-    """Give the trials of a sweep that wait without a folder, as runs without records."""
-    for trial, (_, stamp) in planned.stamped(sweep).items():
-        if trial not in begun:
-            yield Source(Kind.RUN, f"{sweep}/{trial}", None, stamp)
+    for trial, (_, stamp) in waiting.items():  # runs without records
+        yield Source(Kind.RUN, f"{folder}/{trial}", None, stamp)
 
 
 def _run(folder: str, records: Stat | None) -> Source | None:

@@ -7,6 +7,7 @@ a run where the lines allow it; where they do not, line by line, with the same r
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
@@ -120,7 +121,7 @@ def _domainbed_records(data: bytes, trial: str) -> list[Line] | None:
             if body.keys() != keys:
                 return None
             *values, step = accuracies(body)
-            if min(values) < 0 or max(values) > 1:
+            if min(values) < 0 or max(values) > 1 or math.isnan(sum(values)):
                 return None
             int(step)
             body.update(added)
@@ -205,8 +206,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-_BY_LINE = frozenset(_TYPES) | {"clipbed"}
-"""Keys that DomainBed itself does not write; lines with one are read one by one."""
+_BY_LINE = frozenset({*_TYPES, "clipbed", "dataset", "protocol", "test_domains", "trial_seed", "hparams_seed"})
+"""Keys that DomainBed itself does not write beside `args`; lines with one are read one by one."""
 
 
 def _accuracies(record: Mapping[str, Any]) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from bench import files, planned
 from bench.errors import Conflict, UnknownName
 from bench.spec import TrialSpec
-from bench.store import Run
+from bench.store import Run, State
 
 _OF_THIS_MACHINE = ("host", "pid", "born", "heartbeat", "moved", "system", "slurm")
 """What status.json and env.json say of a machine."""
@@ -30,11 +31,11 @@ def find_runs(root: Path) -> list[Run]:
     """Find the trials in `root` (a run folder, a sweep's, or one of sweeps), in a stable order."""
     if Run(root).is_there:
         return [Run(root)]
-    found: list[Run] = []
-    for folder in _folders(root):
-        found += [Run(folder)] if _holds_spec(folder) else _in_sweep(folder)
-    here = _not_begun(root)
-    return sorted([*found, *here], key=lambda run: run.folder) if here else found
+    found = _in_sweep(root)
+    known = {run.trial_id for run in found}
+    others = [folder for folder in _folders(root) if folder.name not in known]
+    found += [run for folder in others for run in _in_sweep(folder)]
+    return sorted(found, key=lambda run: run.folder) if others and known else found
 
 
 def find_run(root: Path, trial: str) -> Run:
@@ -60,16 +61,22 @@ def trials_in(sweep: Path) -> frozenset[str]:
     return _names(sweep).union(planned.stamped(os.fspath(sweep)))
 
 
-def delete(runs: Iterable[Run]) -> None:
-    """Remove trials with all they hold."""
+def delete(runs: Iterable[Run]) -> int:
+    """Remove trials with all they hold, but for those that are done or running by now; give how many.
+
+    Folders go first: on a full disk that makes the room for the rest.
+    """
+    number = 0
     for sweep, group in itertools.groupby(runs, lambda run: run.folder.parent):
-        its = list(group)
-        planned.forget(os.fspath(sweep), {run.trial_id for run in its})
-        for run in its:
-            if run.folder.is_dir():
-                for path in run.folder.iterdir():
-                    path.unlink()
-                run.folder.rmdir()
+        gone = set()
+        for run in group:
+            if run.state() not in (State.DONE, State.RUNNING):
+                if run.folder.is_dir():
+                    shutil.rmtree(run.folder)
+                gone.add(run.trial_id)
+        planned.forget(os.fspath(sweep), gone)
+        number += len(gone)
+    return number
 
 
 def publish(run: Run, sweep: Path) -> None:
@@ -92,19 +99,12 @@ def publish(run: Run, sweep: Path) -> None:
 
 
 def _in_sweep(sweep: Path) -> list[Run]:
-    begun = [Run(folder) for folder in _folders(sweep) if _holds_spec(folder)]
-    rest = _not_begun(sweep)
-    return sorted([*begun, *rest], key=lambda run: run.folder) if rest else begun
-
-
-def _not_begun(sweep: Path) -> list[Run]:
-    """Give the trials of a sweep that have no folder; one without its spec, which a kill may leave, counts as none."""
-    noted = planned.stamped(os.fspath(sweep))
-    names = _names(sweep) if noted else frozenset()
+    """Find the trials right below `sweep`; a folder without its spec, which a kill may leave, is not begun."""
+    noted = planned.stamped(os.fspath(sweep))  # before the folders: what begins in between is among these
+    begun = {folder.name: folder for folder in _folders(sweep) if _holds_spec(folder)}
+    waiting = {trial: text for trial, (text, _) in noted.items() if trial not in begun}
     return [
-        Run(sweep / trial, text)
-        for trial, (text, _) in noted.items()
-        if trial not in names or not _holds_spec(sweep / trial)
+        Run(begun[name]) if name in begun else Run(sweep / name, waiting[name]) for name in sorted({**begun, **waiting})
     ]
 
 

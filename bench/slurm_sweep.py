@@ -328,8 +328,14 @@ def cancel(runs: Iterable[Run], say: Say) -> int:
     """
     chosen = [run for run in runs if not run.is_done]
     number = sum(run.state() is not State.FAILED for run in chosen)
+    not_marked: list[OSError] = []
     for run in chosen:
-        run.cancel()  # one that has failed, too: it may wait for a retry
+        try:
+            run.cancel()  # one that has failed, too: it may wait for a retry
+        except OSError as error:  # Slurm can be told all the same
+            not_marked.append(error)
+    if not_marked:
+        say(f"{len(not_marked)} trials could not be marked, so that those that run go on: {not_marked[0]}")
     ids = {run.trial_id for run in chosen}
     jobs: list[str] = []
     for sweep in sorted({run.folder.parent for run in chosen}):

@@ -85,8 +85,8 @@ class Run:
         return self
 
     def begin(self) -> Run:
-        """Make the folder of a trial that has only been planned."""
-        if not self.has_spec and (text := self._plan()) is not None:
+        """Make the folder of a trial that has only been planned, and not been deleted since."""
+        if not self.has_spec and (text := self._noted()) is not None:
             self._make(text)
         return self
 
@@ -126,15 +126,13 @@ class Run:
     def spec_json(self) -> dict[str, Any] | None:
         """Give the stored spec as it is, for readers that must cope with other versions; None where there is none."""
         value = files.read_json(self._path("spec.json"))
-        if value is None and not self.has_spec and (text := self._plan()) is not None:
+        if value is None and not self.has_spec and (text := self._planned or self._noted()) is not None:
             value = json.loads(text)
         return value if isinstance(value, dict) else None
 
-    def _plan(self) -> str | None:
-        """Give the spec that was planned; None where none was."""
-        if self._planned is None:
-            self._planned = planned.find(os.fspath(self.folder.parent), self.folder.name)
-        return self._planned
+    def _noted(self) -> str | None:
+        """Give the spec that was planned; None where none was, or the trial was deleted."""
+        return planned.find(os.fspath(self.folder.parent), self.folder.name)
 
     @property
     def has_spec(self) -> bool:
@@ -237,11 +235,13 @@ class Run:
     @property
     def is_there(self) -> bool:
         """Whether there is such a trial, begun or planned: it may have been deleted while its task waited."""
-        return self.has_spec or planned.find(os.fspath(self.folder.parent), self.folder.name) is not None
+        return self.has_spec or self._noted() is not None
 
     def cancel(self) -> None:
         """Ask that the trial be stopped where it runs, with a checkpoint, and not be started."""
-        self.begin()._path("cancelled").touch()
+        with contextlib.suppress(OSError):  # a full disk may have room for the mark, and not for the spec
+            self.begin()
+        self._path("cancelled").touch()
 
     def note_end(self, failure: str) -> None:
         """Note why the attempt before gave the trial back, which it could not know."""

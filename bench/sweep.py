@@ -211,9 +211,7 @@ def delete_incomplete(options: argparse.Namespace) -> int:
     if not options.yes and not console.confirm(f"delete {what}?"):
         console.say("nothing was deleted")
         return 0
-    runs = [each.run for each in chosen if each.run.state() not in (State.DONE, State.RUNNING)]  # some may run by now
-    delete(runs)
-    console.say(f"deleted {len(runs)} trials")
+    console.say(f"deleted {delete(trial.run for trial in chosen)} trials")
     return 0
 
 

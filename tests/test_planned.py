@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,15 +14,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench import planned
+from bench import files, planned, runs
 from bench.errors import SpecError, UnknownName
+from bench.local_pool import LocalPool
 from bench.results_folder import find_sources
 from bench.run_reader import read_run
 from bench.runs import delete, find_run, find_runs, note_planned, trials_in
 from bench.spec import TrialSpec
 from bench.status import TrialStatus, counts
 from bench.store import Busy, Run, State
-from tests.fakes import make_spec
+from tests.fakes import Recorder, finish, make_spec
 
 
 @pytest.fixture
@@ -132,9 +134,53 @@ def test_noting_again_adds_what_is_new_and_drops_the_file_of_which_all_have_begu
     assert os.listdir(sweep / planned.FOLDER) == [] and found(sweep) == ids(specs(4))
 
 
+def test_a_trial_that_begins_while_trials_are_looked_for_is_found(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note_planned(sweep, specs(3))
+    listing = runs._folders
+
+    def slow(folder: Path) -> list[Path]:
+        before = listing(folder)
+        Run(sweep / specs(1)[0].trial_id).begin()
+        return before
+
+    monkeypatch.setattr(runs, "_folders", slow)
+    assert found(sweep) == ids(specs(3))
+
+
+def test_what_is_deleted_while_others_hold_it_stays_away(sweep: Path) -> None:
+    note_planned(sweep, specs(2))
+    held = find_runs(sweep)
+    assert [run.spec.steps for run in held] == [10, 10]
+    assert delete(find_runs(sweep)[:1]) == 1
+    seen = Recorder()
+    LocalPool(jobs=1, threads=1, trial=finish, preload=()).run(held, seen)
+    assert seen.ended_trials == [(held[0].trial_id, "pending"), (held[1].trial_id, "done")]
+    with pytest.raises(FileNotFoundError):
+        held[0].claim()
+    assert found(sweep) == [held[1].trial_id]
+
+
+def test_a_waiting_trial_is_cancelled_where_there_is_no_room_for_its_spec(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    note_planned(sweep, specs(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "create_text", full)
+        find_runs(sweep)[0].cancel()
+    (run,) = find_runs(sweep)
+    assert (run.state(), run.spec) == (State.CANCELLED, specs(1)[0])
+    (source,) = find_sources(str(sweep))
+    assert read_run(source).groups
+    run.reset()
+    assert run.state() is State.PENDING and run.has_spec
+
+
 def test_trials_are_deleted_wherever_they_are(sweep: Path) -> None:
     note_planned(sweep, specs(5))
-    Run(sweep / specs(1)[0].trial_id).claim()
+    Run(sweep / specs(1)[0].trial_id).cancel()
     note_planned(sweep.parent / "other", specs(2))
     delete([run for run in find_runs(sweep.parent) if run.trial_id in ids(specs(2))])
     assert found(sweep.parent) == ids(specs(3, first=2))
@@ -165,11 +211,11 @@ def test_collect_counts_planned_trials_as_it_counts_those_with_a_folder(sweep: P
     Run(sweep / specs(1)[0].trial_id).begin()
     for spec in specs(3):
         Run(tmp_path / "made" / spec.trial_id).make(spec)
-    runs = [
+    read = [
         sorted(map(read_run, find_sources(str(root))), key=str) for root in (sweep, sweep.parent, tmp_path / "made")
     ]
-    assert runs[0] == runs[1] == runs[2] and len(runs[0]) == 3
-    assert all(run.groups and not run.is_done and run.records == [] for run in runs[0])
+    assert read[0] == read[1] == read[2] and len(read[0]) == 3
+    assert all(run.groups and not run.is_done and run.records == [] for run in read[0])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -191,6 +237,6 @@ def test_what_is_found_is_what_was_noted_and_not_deleted(
         else:
             for trial in names & there:
                 (Run.begin if verb == "begin" else Run.cancel)(Run(sweep / trial))
-        runs = find_runs(sweep)
-        assert [run.trial_id for run in runs] == sorted(there)
-        assert all(run.spec.trial_id == run.trial_id for run in runs)
+        every = find_runs(sweep)
+        assert [run.trial_id for run in every] == sorted(there)
+        assert all(run.spec.trial_id == run.trial_id for run in every)

@@ -49,6 +49,9 @@ CHANGES = st.dictionaries(
 @example(changes=[{"step": "x"}, {}], order=True, end="\n")
 @example(changes=[{}, {"env1_in_acc": -1}], order=True, end="\n")
 @example(changes=[{"clipbed": {"step": 1}}, {"clipbed": {"step": 2}, "step": 300}], order=True, end="\n")
+@example(changes=[{}, {"env1_in_acc": 2.0, "env0_in_acc": math.nan}], order=True, end="\n")
+@example(changes=[{"trial_seed": 0}, {"trial_seed": 3}], order=True, end="\n")
+@example(changes=[{"hparams_seed": 0}, {"hparams_seed": "x"}], order=True, end="\n")
 @example(changes=[{"n_bad_images": 0}, {"n_bad_images": "x"}], order=True, end="\n")
 @example(changes=[{"env1_in_acc": 0.1}, {"env1_in_acc": math.nan}], order=True, end="\n")
 def test_domainbeds_lines_are_read_alike_together_and_one_by_one(

@@ -325,8 +325,10 @@ def test_torn_records_and_status_are_survived(run: Run) -> None:
 
 
 def test_deleted_run_is_gone(run: Run) -> None:
-    run.claim()
-    delete([run])
+    attempt = run.claim()
+    assert delete([run]) == 0 and run.state() is State.RUNNING
+    attempt.release(0, 1)
+    assert delete([run]) == 1
     assert not run.folder.exists()
 
 

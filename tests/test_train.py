@@ -185,12 +185,13 @@ def test_cached_features_equal_computed_ones(make_run: Callable[..., Run], tmp_p
     assert torch.equal(again.frozen_features(view), evaluator.frozen_features(view))
 
 
+@pytest.mark.parametrize("size", [5, 8, 64], ids=["some left of each", "nothing left", "less than a batch"])
 def test_what_full_batches_leave_of_the_views_goes_together(
-    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     from bench import evaluation
 
-    monkeypatch.setattr(evaluation, "BATCH", 5)
+    monkeypatch.setattr(evaluation, "BATCH", size)
     trial = train.build(make_run("ZeroShot").spec, make_run("ZeroShot").places, CPU, lambda doing: None)
     evaluator, tower, views = trial.evaluator, trial.backbone.visual, trial.task.evaluated
     alone = {view.name: evaluator._forward(tower, evaluation._places(view)) for view in views}
@@ -198,9 +199,9 @@ def test_what_full_batches_leave_of_the_views_goes_together(
     monkeypatch.setattr(evaluator, "pulse", batches.append)
     features = evaluator._features_of(tower)
     assert all(torch.equal(features(view), alone[view.name]) for view in reversed(views))
-    sizes = [len(view) for view in views]
-    assert sum(size % 5 for size in sizes) > 5  # more than one batch of them
-    assert len(batches) == sum(size // 5 for size in sizes) - (-sum(size % 5 for size in sizes) // 5)
+    lengths = [len(view) for view in views]
+    assert sorted(lengths) == [8, 8, 8, 32]
+    assert len(batches) == sum(n // size for n in lengths) - (-sum(n % size for n in lengths) // size)
 
 
 def test_frozen_features_are_of_the_blocks_that_a_view_touches(
