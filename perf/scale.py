@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from bench import planned
 from bench.launches import tasks_of_trials
 from bench.process import this_process
 from bench.runs import find_runs
@@ -65,6 +66,7 @@ def pretend(run: Run, share: float) -> None:
     state = "done" if share < 0.6 else "failed" if share < 0.65 else "running"
     said = {**this_process(), "host": "elsewhere", "attempt": 1, "state": state, "step": 3, "steps": 10, "rate": 2.0}
     said |= {"heartbeat": time.time(), "seconds": 60.0, **({"error": "OSError: no"} if state == "failed" else {})}
+    run.begin()
     (run.folder / "attempt.1").write_text(json.dumps({**this_process(), "claimed": time.time()}).ljust(4096))
     (run.folder / "status.json").write_text(json.dumps(said))
     if state == "done":
@@ -91,8 +93,9 @@ def seconds(words: list[str], cluster: Path) -> float:
 
 
 def n_files(sweep: Path) -> int:
-    """Count the files of a sweep's run folders."""
-    return sum(len(files) for run in find_runs(sweep) for _, _, files in os.walk(run.folder))
+    """Count the files of a sweep's run folders, and of the specs that wait without one."""
+    folders = [*(run.folder for run in find_runs(sweep)), sweep / planned.FOLDER]
+    return sum(len(files) for folder in folders for _, _, files in os.walk(folder))
 
 
 def measure(n: int, folder: Path) -> dict[str, float]:
@@ -104,7 +107,7 @@ def measure(n: int, folder: Path) -> dict[str, float]:
     launch = [*words, "--launcher", "slurm", "--no-prepare", "--first", str(n), *where]
     taken = {"launch: plan, write, send": seconds(launch, cluster)}
     runs = find_runs(sweep)
-    assert len(runs) == n, f"{len(runs)} run folders"
+    assert len(runs) == n, f"{len(runs)} trials"
     files = {"files a trial when sent": n_files(sweep) / n}
     queue_everything(cluster, sweep)
     taken["launch again: all queued"] = seconds(launch, cluster)
