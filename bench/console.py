@@ -15,8 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
 from bench.status import QUEUED, SHOWN, TrialStatus, cells, counts, work_left
 from bench.store import Run, State
 
@@ -123,6 +121,8 @@ def _earlier(trial: TrialStatus) -> list[str]:
 
 def table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
     """Lay out a plain table."""
+    from tabulate import tabulate  # a launch prints none, and has other things to wait for
+
     return str(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
 
 
