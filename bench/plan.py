@@ -18,6 +18,7 @@ from bench.domainbed import checkout
 from bench.errors import Conflict, DataMissing, Problems, SpecError, UnknownName
 from bench.feasibility import Outline, check_method, outline
 from bench.files import content_tag
+from bench.garbage import without_collector
 from bench.hparams import resolve
 from bench.measures import scheme
 from bench.metrics import DETECTION, METRICS
@@ -191,6 +192,7 @@ def _check_places(places: Places, problems: Problems) -> None:
         )
 
 
+@without_collector()
 def _trials_of(sweep: Sweep, shelf: _Shelf, problems: Problems) -> list[Planned]:
     methods: dict[str, Any] = {}
     held_out: dict[str, list[tuple[int, ...]]] = {}

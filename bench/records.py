@@ -5,15 +5,14 @@ Owns which records count; chooses nothing and prints nothing. `bench.run_reader`
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.errors import RecordsMissing
+from bench.garbage import without_collector
 from bench.record_index import read_runs
 from bench.results_folder import CSV_COLUMNS, Kind, Source, digest_of, find_sources
 from bench.results_folder import RECORDS_FILE as RECORDS_FILE
@@ -75,7 +74,7 @@ def load(root: Path, *, include_unfinished: bool = False) -> Results:
     """
     if not root.exists():
         raise RecordsMissing(f"there is no folder {root}; give the results folder of a sweep, e.g. results/")
-    with _without_collector():
+    with without_collector():
         looked_at = time.time_ns()
         where = str(root).rstrip("/") or "/"
         sources = find_sources(where)
@@ -110,18 +109,6 @@ def _imported(sources: Sequence[Source], root: str, ours: Sequence[Line]) -> tup
     from bench.imports import read_imports  # most folders have nothing to import
 
     return read_imports(others, ours, asked_for=root)
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Keep the garbage collector from walking through the records again and again while they are made."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _last_of_each(records: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
