@@ -21,6 +21,7 @@ import torch
 from bench import train
 from bench.errors import BenchError
 from bench.failures import of_exception
+from bench.heap import keep_freed_memory
 from bench.images import ImageStore
 from bench.loop import Group, Member, Parted
 from bench.models import load_backbone
@@ -112,6 +113,7 @@ class _Job:
             member.attempt.beat(0, spec.steps, doing="starting", force=True)
         if self._threads:
             torch.set_num_threads(self._threads)
+        keep_freed_memory()
         chosen = torch.device(self._device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if chosen.type == "cuda":
             _make_cuda_repeatable()
