@@ -24,6 +24,9 @@ RATIO = (3 / 4, 4 / 3)
 JITTER = 0.3
 GREY_PROBABILITY = 0.1
 ATTEMPTS = 10
+MOST = 255.999
+"""What torchvision multiplies floats of 0..1 by before it cuts them to uint8."""
+LITTLE = 1e-3
 NATIVE_RESIZE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 """Whether torchvision's resize of uint8 images is torch's own, which can then be called with a place for its result."""
 
@@ -50,7 +53,7 @@ def augment(images: Sequence[NDArray[np.uint8]], size: int, flavour: str, draws:
         if flip:
             one = one.flip(-1)
         if flavour == "domainbed":
-            one = _jitter(one, draws)
+            one = jitter(one, draws)
         made[i] = one
     return made
 
@@ -77,19 +80,85 @@ def crop_box(height: int, width: int, draws: np.random.Generator) -> tuple[int, 
     return (height - high) // 2, (width - wide) // 2, high, wide
 
 
-def _jitter(image: Tensor, draws: np.random.Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue in random order, then grey with a small probability."""
-    factors = draws.uniform(1 - JITTER, 1 + JITTER, size=3)
+def jitter(image: Tensor, draws: np.random.Generator) -> Tensor:
+    """Brightness, contrast, saturation and hue in random order, then grey with a small probability.
+
+    The bytes are those of torchvision's functions, one after the other on uint8, with the same arithmetic.
+
+    Args:
+        image: (3, H, W) uint8.
+        draws: where the random numbers come from.
+
+    Returns:
+        (3, H, W) float32, whole numbers of 0..255, each colour by itself in memory.
+    """
+    factors = draws.uniform(1 - JITTER, 1 + JITTER, size=3).tolist()
     hue = float(draws.uniform(-JITTER, JITTER))
-    for which in draws.permutation(4):
+    colours = torch.empty(image.shape).copy_(image)
+    for which in draws.permutation(4).tolist():
         if which == 0:
-            image = functional.adjust_brightness(image, float(factors[0]))
+            _cut(colours.mul_(factors[0]))
         elif which == 1:
-            image = functional.adjust_contrast(image, float(factors[1]))
+            _blend(colours, float(_grey(colours).mean()), factors[1])
         elif which == 2:
-            image = functional.adjust_saturation(image, float(factors[2]))
+            _blend(colours, _grey(colours), factors[2])
         else:
-            image = functional.adjust_hue(image, hue)
+            turn_hue(colours, hue)
     if draws.random() < GREY_PROBABILITY:
-        image = functional.rgb_to_grayscale(image, num_output_channels=3)
-    return image
+        colours = _grey(colours).expand(colours.shape)
+    return colours
+
+
+def _cut(colours: Tensor) -> Tensor:
+    """Do what turning floats to uint8 does."""
+    return colours.clamp_(0, 255).floor_()
+
+
+def _grey(colours: Tensor) -> Tensor:
+    red, green, blue = colours
+    return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
+
+
+def _blend(colours: Tensor, other: Tensor | float, share: float) -> None:
+    """Mix `colours` with `other`, in place; `share` of the former, which may be more than 1."""
+    _cut(colours.mul_(share).add_(other, alpha=1.0 - share))
+
+
+def turn_hue(colours: Tensor, turn: float) -> None:
+    """Turn the hues of `colours` (3, H, W) float32, whole numbers of 0..255, in place by `turn` of the circle (-0.5..0.5).
+
+    torchvision's `adjust_hue`, with the same arithmetic, several times as fast: what it selects by masks and tensors of
+    indices is multiplied by 0 or 1 here, and what it guards against division by 0 is bounded by less than 1/255.
+    """
+    red, green, blue = colours.mul_(1 / 255)
+    value = torch.maximum(red, green).maximum(blue)
+    spread = value - torch.minimum(red, green).minimum(blue)
+    saturation = spread / value.clamp_min(LITTLE)
+    from_red, from_green, from_blue = value.sub(colours).div_(spread.clamp_min_(LITTLE))
+    is_red, is_green = _is(value, red), _is(value, green)
+    is_green.addcmul_(is_green, is_red, value=-1)
+    hue = (from_red + 2.0).sub_(from_blue).mul_(is_green)
+    hue.addcmul_((from_green + 4.0).sub_(from_red), (1.0 - is_red).sub_(is_green))
+    hue.addcmul_(from_blue.sub_(from_green), is_red)
+    hue.mul_(1 / 6).add_(1.0).frac_().add_(turn)
+    sixths = hue.sub_(hue.floor()).mul_(6)
+    number = sixths.floor()
+    part = sixths.sub_(number).mul_(saturation)
+    low = 1.0 - saturation
+    falling = (1.0 - part).mul_(value).clamp_(0.0, 1.0)
+    rising = part.add_(low).mul_(value).clamp_(0.0, 1.0)
+    low.mul_(value).clamp_(0.0, 1.0)
+    first, second, third, fourth, fifth = (_is(number, float(each)) for each in range(1, 6))
+    zeroth = 1.0 - (first + second).add_(third).add_(fourth).add_(fifth)  # a number of 6, by rounding, is 0 too
+    colours[0] = (zeroth + fifth).mul_(value).addcmul_(first, falling).addcmul_(fourth, rising)
+    colours[1] = (first + second).mul_(value).addcmul_(third, falling).addcmul_(zeroth, rising)
+    colours[2] = (third + fourth).mul_(value).addcmul_(fifth, falling).addcmul_(second, rising)
+    colours[0].addcmul_(second.add_(third), low)
+    colours[1].addcmul_(fourth.add_(fifth), low)
+    colours[2].addcmul_(zeroth.add_(first), low)
+    colours.mul_(MOST).floor_()
+
+
+def _is(one: Tensor, other: Tensor | float) -> Tensor:
+    """Give 1.0 where two tensors of floats are equal, else 0.0."""
+    return torch.eq(one, other, out=torch.empty_like(one))

@@ -3,8 +3,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional
 
-from bench.augmentation import SCALE, augment, crop_box
+from bench.augmentation import GREY_PROBABILITY, JITTER, SCALE, augment, crop_box, jitter, turn_hue
 
 
 def images(n: int) -> list[np.ndarray]:
@@ -72,3 +73,44 @@ def test_a_batch_is_torchvisions_crop_resize_and_flip_to_the_bit(size: int) -> N
     made = augment(whole, size, "clipood", np.random.default_rng(4))
     assert torch.equal(made, torch.stack(expected))
     assert made.is_contiguous(memory_format=torch.channels_last)
+
+
+def torchvisions_jitter(image: torch.Tensor, draws: np.random.Generator) -> torch.Tensor:
+    """Give torchvision's functions one after the other, with the same draws."""
+    factors = draws.uniform(1 - JITTER, 1 + JITTER, size=3).tolist()
+    hue = float(draws.uniform(-JITTER, JITTER))
+    steps = [
+        lambda image: functional.adjust_brightness(image, factors[0]),
+        lambda image: functional.adjust_contrast(image, factors[1]),
+        lambda image: functional.adjust_saturation(image, factors[2]),
+        lambda image: functional.adjust_hue(image, hue),
+    ]
+    for which in draws.permutation(4):
+        image = steps[which](image)
+    is_grey = draws.random() < GREY_PROBABILITY
+    return functional.rgb_to_grayscale(image, num_output_channels=3) if is_grey else image
+
+
+@given(
+    st.sampled_from([(1, 1), (33, 17), (64, 64), (96, 95)]),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([1, 5, 85, 255]),
+)
+def test_jitter_gives_torchvisions_bytes(shape: tuple[int, int], seed: int, coarseness: int) -> None:
+    """Also of images with few colours, where grey, black and equal parts are common."""
+    draws = np.random.default_rng(seed)
+    pixels = draws.integers(0, 255 // coarseness + 1, (*shape, 3), dtype=np.uint8) * coarseness
+    image = torch.from_numpy(pixels.astype(np.uint8)).permute(2, 0, 1)
+    made = jitter(image, np.random.default_rng(seed))
+    assert torch.equal(made.to(torch.uint8), torchvisions_jitter(image, np.random.default_rng(seed)))
+    assert torch.equal(made, made.floor())
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.2999, -0.1, 0.0, 1e-9, 0.07, 0.3, 0.5])
+def test_hues_turn_as_torchvisions_whatever_the_colour(turn: float) -> None:
+    """Every ninth level of each colour with every other, with black, white and what differs from them by one."""
+    levels = torch.tensor([*range(0, 256, 9), 1, 254, 255], dtype=torch.uint8)
+    image = torch.stack(torch.meshgrid(levels, levels, levels, indexing="ij")).flatten(2)
+    turned = image.float()
+    turn_hue(turned, turn)
+    assert torch.equal(turned.to(torch.uint8), functional.adjust_hue(image, turn))
