@@ -115,8 +115,9 @@ def _cut(colours: Tensor) -> Tensor:
 
 
 def _grey(colours: Tensor) -> Tensor:
-    red, green, blue = colours
-    return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
+    """Give the brightness (H, W) of `colours` (3, H, W), cut to whole numbers."""
+    grey: Tensor = 0.2989 * colours[0]
+    return grey.add_(colours[1], alpha=0.587).add_(colours[2], alpha=0.114).floor_()
 
 
 def _blend(colours: Tensor, other: Tensor | float, share: float) -> None:

@@ -21,7 +21,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Array:
 
     def write(self, path: Path) -> None:
         """Write an array's file."""
-        files.replace_text(path, json.dumps(asdict(self)))
+        files.replace_text(path, json.dumps(vars(self)))
 
 
 @dataclass(frozen=True)

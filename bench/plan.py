@@ -50,6 +50,7 @@ class Planned:
     file_lists: tuple[str, ...] = ()
 
 
+@without_collector()
 def plan(
     wanted: Iterable[Sweep | TrialSpec], places: Places, *, say: Say = lambda text: None, render: bool = True
 ) -> list[Planned]:
@@ -192,7 +193,6 @@ def _check_places(places: Places, problems: Problems) -> None:
         )
 
 
-@without_collector()
 def _trials_of(sweep: Sweep, shelf: _Shelf, problems: Problems) -> list[Planned]:
     methods: dict[str, Any] = {}
     held_out: dict[str, list[tuple[int, ...]]] = {}

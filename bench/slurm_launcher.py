@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import io
+import itertools
 import math
 import os
 import shlex
@@ -28,7 +29,6 @@ from bench.launches import FOLDER, Array, Launch, job_name, tasks_of_trials
 from bench.local_pool import GRACE_SECONDS
 from bench.resources import Resources
 from bench.sharing import groups
-from bench.store import Run
 from bench.version import code_version
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _ENVIRONMENT = {
 """Variables for sbatch that sites tell their users to set, which would win over the field of `Resources`."""
 
 Say = Callable[[str], None]
-Minutes = Callable[[Run], float | None]
+Minutes = Callable[[str], float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +103,13 @@ class Settings:
 
 
 def batches(
-    trials: Sequence[tuple[Run, Resources]],
+    trials: Sequence[tuple[str, Resources]],
     packing: Packing,
     minutes: Minutes,
     most: slurm.Limits,
-    path_of: Callable[[Run], str | None] = lambda run: None,
+    path_of: Callable[[str], str | None] = lambda trial: None,
 ) -> list[Batch]:
-    """Put trials into tasks, and tasks that ask for the same into arrays that the cluster accepts.
+    """Put trials, named by their ids, into tasks, and tasks that ask for the same into arrays that the cluster accepts.
 
     Trials that are trained as one (`path_of` is the same) are in one task, if they ask for the same. Where the cluster
     does not take as many tasks as there would be, tasks get more trials each, so that none is left.
@@ -133,31 +133,31 @@ def batches(
 
 
 def _trainings(
-    trials: Sequence[tuple[Run, Resources]], path_of: Callable[[Run], str | None]
-) -> dict[Resources, list[list[Run]]]:
+    trials: Sequence[tuple[str, Resources]], path_of: Callable[[str], str | None]
+) -> dict[Resources, list[list[str]]]:
     """Give the trainings, lists of trials, by what they ask for; trials keep their order."""
-    alike: dict[Resources, list[Run]] = {}
-    for run, resources in trials:
-        alike.setdefault(resources, []).append(run)
-    return {resources: groups(runs, path_of) for resources, runs in alike.items()}
+    alike: dict[Resources, list[str]] = {}
+    for trial, resources in trials:
+        alike.setdefault(resources, []).append(trial)
+    return {resources: groups(each, path_of) for resources, each in alike.items()}
 
 
 def _packed(
-    trainings: Mapping[Resources, list[list[Run]]], packing: Packing, minutes: Minutes
+    trainings: Mapping[Resources, list[list[str]]], packing: Packing, minutes: Minutes
 ) -> dict[Resources, list[tuple[str, ...]]]:
     """Give the tasks, lists of trial ids, by what they ask for."""
     return {
-        resources: [tuple(run.trial_id for runs in task for run in runs) for task in _tasks(each, packing, minutes)]
+        resources: [tuple(itertools.chain(*task)) for task in _tasks(each, packing, minutes)]
         for resources, each in trainings.items()
     }
 
 
-def _tasks(trainings: Sequence[list[Run]], packing: Packing, minutes: Minutes) -> Iterable[list[list[Run]]]:
+def _tasks(trainings: Sequence[list[str]], packing: Packing, minutes: Minutes) -> Iterable[list[list[str]]]:
     """Fill one task after the other."""
-    task: list[list[Run]] = []
+    task: list[list[str]] = []
     filled = 0.0
-    for runs in trainings:
-        takes = _longest(runs, minutes) if packing.minutes is not None else math.inf
+    for training in trainings:
+        takes = _longest(training, minutes) if packing.minutes is not None else math.inf
         if packing.minutes is None:
             full = len(task) >= packing.trials
         else:
@@ -165,15 +165,15 @@ def _tasks(trainings: Sequence[list[Run]], packing: Packing, minutes: Minutes) -
         if full:
             yield task
             task, filled = [], 0.0
-        task.append(runs)
+        task.append(training)
         filled += takes
     if task:
         yield task
 
 
-def _longest(runs: Sequence[Run], minutes: Minutes) -> float:
+def _longest(training: Sequence[str], minutes: Minutes) -> float:
     """Give the minutes that trials which are trained as one take, at the least; infinity where that is not known."""
-    known = [minutes(run) for run in runs]
+    known = [minutes(trial) for trial in training]
     return max((math.inf if each is None else each for each in known), default=0.0)
 
 

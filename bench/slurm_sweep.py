@@ -15,6 +15,7 @@ from bench import places, slurm
 from bench.config import load_table
 from bench.errors import Problems, SpecError, UnknownName
 from bench.failures import RetryRule
+from bench.garbage import without_collector
 from bench.launches import Array, Launch, arrays, launches
 from bench.models import known_backbones
 from bench.process import is_of_array
@@ -116,11 +117,11 @@ def plan(trials: Sequence[Trial], folder: Path, options: argparse.Namespace) -> 
         asked.append(((spec, found), alike[kind]))
     packing = Packing(trials=options.trials_per_task or jobs, minutes=options.minutes_per_task, jobs=jobs)
     typical = typical_seconds(read_status(folder.parent)) if packing.minutes is not None else {}
-    runs = [(Run(folder / spec.trial_id), resources) for (spec, _), resources in asked]
+    named = [(spec.trial_id, resources) for (spec, _), resources in asked]
     kinds = {spec.trial_id: kind_of(spec.to_json()) for spec, _ in trials} if typical else {}
 
-    def minutes(run: Run) -> float | None:
-        seconds = typical.get(kinds.get(run.trial_id, ()))
+    def minutes(trial: str) -> float | None:
+        seconds = typical.get(kinds.get(trial, ()))
         return None if seconds is None else seconds / 60
 
     qos = next((resources.qos for _, resources in asked if resources.qos), None)
@@ -137,7 +138,7 @@ def plan(trials: Sequence[Trial], folder: Path, options: argparse.Namespace) -> 
     if prepare:
         most = dataclasses.replace(most, tasks=max(1, most.tasks - len(prepare.tasks)))
     paths = paths_of(spec for spec, _ in trials) if options.share else {}
-    sent = batches(runs, packing, minutes, most, lambda run: paths.get(run.trial_id))
+    sent = batches(named, packing, minutes, most, paths.get)
     return Plan(asked, sent, prepare, settings, paths)
 
 
@@ -222,6 +223,7 @@ def _hours(planned: Plan, typical: Mapping[tuple[Any, ...], float]) -> str:
     return "estimate: " + "; ".join(words or ["nothing to run"])
 
 
+@without_collector()
 def launch(trials: Sequence[Trial], folder: Path, options: argparse.Namespace, say: Say, *, again: bool = False) -> int:
     """Send what is neither done nor in the queue, each trial once however many launch at a time; give how many.
 

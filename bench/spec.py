@@ -116,7 +116,7 @@ class TrialSpec:
 
         Optional fields at their defaults are left out of it, so that a field added later renames no old trial.
         """
-        told = {name: value for name, value in self.to_json().items() if value != _DEFAULTS[name]}
+        told = {name: value for name, value in self._json.items() if value != _DEFAULTS[name]}
         return hashlib.sha256(_CANONICAL.encode(told).encode()).hexdigest()[:16]
 
     @property
@@ -126,13 +126,17 @@ class TrialSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Give the spec as plain JSON values; the dictionaries and lists in it are its own, to be left as they are."""
-        # Not asdict, which copies deeply: plans have thousands of specs.
-        value = {name: getattr(self, name) for name in _DEFAULTS}
-        return {**value, **{name: list(value[name]) for name in ("test_domains", "metrics", "transfer_to")}}
+        return dict(self._json)
 
     def to_text(self) -> str:
         """Give the spec as one line of JSON."""
-        return _ONE_LINE.encode(self.to_json())
+        return _ONE_LINE.encode(self._json)
+
+    @functools.cached_property
+    def _json(self) -> dict[str, Any]:
+        # Not asdict, which copies deeply: plans have thousands of specs.
+        value = {name: getattr(self, name) for name in _DEFAULTS}
+        return value | {name: list(value[name]) for name in ("test_domains", "metrics", "transfer_to")}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrialSpec:

@@ -56,10 +56,10 @@ def launch(options: argparse.Namespace) -> int:
     check_writable(folder)
     check_writable(found.cache_folder(), "--cache")
     planned = plan(wanted, found, say=console.say, render=not options.dry_run)[: options.first]
-    runs = [Run(folder / each.spec.trial_id) for each in planned]
+    names = [each.spec.trial_id for each in planned]
     known = trials_in(folder)
-    done = {each.spec.trial_id: each for each, run in zip(planned, runs) if each.spec.trial_id in known and run.is_done}
-    todo = [each for each in planned if each.spec.trial_id not in done]
+    done = {name: each for name, each in zip(names, planned) if name in known and Run(folder / name).is_done}
+    todo = [each for name, each in zip(names, planned) if name not in done]
     on_slurm = _is_for_slurm(options)
     if options.dry_run:
         from bench.preview import preview
@@ -68,11 +68,11 @@ def launch(options: argparse.Namespace) -> int:
         return 0
     check_same_data(done.values(), folder)
     if not todo:
-        console.say(f"nothing to launch: all {len(runs)} trials are done")
+        console.say(f"nothing to launch: all {len(names)} trials are done")
         _show_where(folder)
         return 0
     if on_slurm:
-        return _send([(each.spec, each.places) for each in todo], runs, folder, options)
+        return _send([(each.spec, each.places) for each in todo], names, folder, options)
     pool = _pool(options)
     pool.prepare([(each.spec, each.places) for each in todo], console.Seldom())
     layout = pool.layout
@@ -81,8 +81,8 @@ def launch(options: argparse.Namespace) -> int:
     paths = paths_of(each.spec for each in todo) if options.share else {}
     trainings = groups(todo, lambda each: paths.get(each.spec.trial_id))
     shared = f" in {len(trainings)} trainings" if len(trainings) < len(todo) else ""
-    console.say(f"{len(runs)} trials, {len(todo)} to run{shared}, {layout} → {folder}")
-    return _carry_out(pool, layout.jobs, runs, folder)
+    console.say(f"{len(names)} trials, {len(todo)} to run{shared}, {layout} → {folder}")
+    return _carry_out(pool, layout.jobs, [Run(folder / name) for name in names], folder)
 
 
 def rerun(options: argparse.Namespace) -> int:
@@ -257,13 +257,13 @@ def _is_for_slurm(options: argparse.Namespace) -> bool:
 
 def _send(
     trials: list[tuple[TrialSpec, Places]],
-    runs: list[Run],
+    names: Sequence[str],
     folder: Path,
     options: argparse.Namespace,
     *,
     again: bool = False,
 ) -> int:
-    """Send trials to Slurm; follow them if asked to. Give the exit code."""
+    """Send trials to Slurm; follow all of `names` if asked to. Give the exit code."""
     from bench import slurm_sweep
 
     number = slurm_sweep.launch(trials, folder, options, console.say, again=again)
@@ -274,6 +274,7 @@ def _send(
         console.say(f"follow them:  python -m bench.sweep status --watch {where}")
         _show_where(folder)
         return 0
+    runs = [Run(folder / name) for name in names]
     try:
         with console.progress([TrialStatus.of(run) for run in runs], len(runs)) as progress:
             slurm_sweep.follow(folder, runs, progress)
@@ -288,7 +289,7 @@ def _send_again(runs: list[Run], options: argparse.Namespace) -> int:
     for folder, group in itertools.groupby(sorted(runs, key=lambda run: run.folder), lambda run: run.folder.parent):
         again = list(group)
         trials = [(run.spec, run.places) for run in again]
-        code = max(code, _send(trials, again, folder, options, again=True))
+        code = max(code, _send(trials, [run.trial_id for run in again], folder, options, again=True))
     return code
 
 

@@ -70,15 +70,15 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def trials(*names: str, **resources: Any) -> list[tuple[Run, Resources]]:
-    return [(Run(Path(name)), Resources(**resources)) for name in names]
+def trials(*names: str, **resources: Any) -> list[tuple[str, Resources]]:
+    return [(name, Resources(**resources)) for name in names]
 
 
 def tasks(*args: Any) -> list[tuple[str, ...]]:
     return [task for batch in batches(*args) for task in batch.tasks]
 
 
-def nothing(run: Run) -> float | None:
+def nothing(trial: str) -> float | None:
     return None
 
 
@@ -91,17 +91,17 @@ def test_trials_are_put_into_tasks_by_number() -> None:
 
 def test_trials_are_put_into_tasks_by_minutes() -> None:
     takes = dict(zip("abcdefg", (4, 6, 1, 20, 3, 3, 3), strict=True))
-    found = tasks(trials(*takes), Packing(minutes=10), lambda run: takes[run.trial_id], ROOMY)
+    found = tasks(trials(*takes), Packing(minutes=10), takes.__getitem__, ROOMY)
     assert found == [("a", "b"), ("c",), ("d",), ("e", "f", "g")]
 
 
 def test_tasks_that_run_several_trials_at_a_time_take_more_minutes() -> None:
-    assert tasks(trials(*"abcd"), Packing(minutes=5, jobs=2), lambda run: 5.0, ROOMY) == [("a", "b"), ("c", "d")]
+    assert tasks(trials(*"abcd"), Packing(minutes=5, jobs=2), lambda trial: 5.0, ROOMY) == [("a", "b"), ("c", "d")]
 
 
 def test_a_trial_of_unknown_length_gets_a_task_of_its_own() -> None:
     takes = {"a": 1.0, "b": None, "c": 1.0, "d": 1.0, "e": None, "f": None}
-    found = tasks(trials(*takes), Packing(minutes=60), lambda run: takes[run.trial_id], ROOMY)
+    found = tasks(trials(*takes), Packing(minutes=60), takes.__getitem__, ROOMY)
     assert found == [("a",), ("b",), ("c", "d"), ("e",), ("f",)]
 
 
@@ -123,7 +123,7 @@ def test_2001_trials_against_a_limit_of_1001_are_three_arrays() -> None:
 def test_tasks_are_filled_where_the_cluster_takes_no_more_of_them() -> None:
     found = tasks(trials(*map(str, range(100))), Packing(), nothing, Limits(array=1000, tasks=11))
     assert len(found) == 10
-    assert tasks(trials(*map(str, range(100))), Packing(minutes=1), lambda run: 1.0, Limits(1000, 11)) == found
+    assert tasks(trials(*map(str, range(100))), Packing(minutes=1), lambda trial: 1.0, Limits(1000, 11)) == found
 
 
 @given(
@@ -144,14 +144,14 @@ def test_however_it_is_packed_each_trial_is_in_one_task(
     room: int,
     parallel: int | None,
 ) -> None:
-    runs = [(Run(Path(f"{i:03d}")), Resources(cpus=cpus, parallel=parallel)) for i, (cpus, _) in enumerate(asked)]
+    named = [(f"{i:03d}", Resources(cpus=cpus, parallel=parallel)) for i, (cpus, _) in enumerate(asked)]
     takes = {f"{i:03d}": length for i, (_, length) in enumerate(asked)}
     packing = Packing(trials=n_trials, minutes=minutes, jobs=jobs)
-    found = batches(runs, packing, lambda run: takes[run.trial_id], Limits(array=array, tasks=room))
+    found = batches(named, packing, takes.__getitem__, Limits(array=array, tasks=room))
 
     inside = [trial for batch in found for task in batch.tasks for trial in task]
     assert sorted(inside) == sorted(takes)
-    cpus_of = {run.trial_id: resources.cpus for run, resources in runs}
+    cpus_of = {trial: resources.cpus for trial, resources in named}
     for batch in found:
         assert 1 <= len(batch.tasks) <= array
         assert all(batch.tasks) and (batch.parallel is None) == (parallel is None)
@@ -683,28 +683,28 @@ def test_the_log_of_a_trial_is_its_latest_tasks(cluster: Path, tmp_path: Path) -
 
 def test_trials_on_one_path_are_in_one_task() -> None:
     paths = dict(zip("abcdef", ("x", None, "x", "y", "x", "y"), strict=True))
-    args = (nothing, ROOMY, lambda run: paths[run.trial_id])
+    args = (nothing, ROOMY, paths.__getitem__)
     assert tasks(trials(*paths), Packing(), *args) == [("a", "c", "e"), ("b",), ("d", "f")]
     assert tasks(trials(*paths), Packing(trials=2), *args) == [("a", "c", "e", "b"), ("d", "f")]
 
 
 def test_trials_on_one_path_that_ask_for_different_things_are_sent_apart() -> None:
     mixed = [*trials("a", cpus=1), *trials("b", cpus=2), *trials("c", cpus=1)]
-    found = batches(mixed, Packing(), nothing, ROOMY, lambda run: "x")
+    found = batches(mixed, Packing(), nothing, ROOMY, lambda trial: "x")
     assert [batch.tasks for batch in found] == [(("a", "c"),), (("b",),)]
 
 
 def test_trials_on_one_path_take_the_minutes_of_the_longest() -> None:
     takes = {"a": 4.0, "b": 6.0, "c": 4.0, "d": 5.0}
     paths = {"a": "x", "b": "x", "c": None, "d": None}
-    args = (lambda run: takes[run.trial_id], ROOMY, lambda run: paths[run.trial_id])
+    args = (takes.__getitem__, ROOMY, paths.__getitem__)
     assert tasks(trials(*takes), Packing(minutes=10), *args) == [("a", "b", "c"), ("d",)]
 
 
 def test_a_full_cluster_gets_fewer_tasks_of_more_trainings() -> None:
     names = [f"{number}{twin}" for number in range(10) for twin in "ab"]
     few = Limits(array=1000, tasks=6)
-    found = batches(trials(*names), Packing(), nothing, few, lambda run: run.trial_id[:-1])
+    found = batches(trials(*names), Packing(), nothing, few, lambda trial: trial[:-1])
     assert sum(len(batch.tasks) for batch in found) <= 6
     for batch in found:
         for task in batch.tasks:
