@@ -1,9 +1,9 @@
 """Trials that are planned and that nobody has begun: their specs, in one file a launch instead of a folder each.
 
-`results/<sweep>/.planned/<digest>.specs` holds a line a trial: its id, a space, its spec as JSON. Thousands of folders take
-a file system long to make, above all one that is far away. So a trial gets its folder when it is begun (or cancelled); then
-that counts, and the trial's line says nothing any more. Files appear whole, and go with the launch after the one that
-finds all their trials begun.
+`results/<sweep>/.planned/<digest>.specs` holds a line a trial: its id, a space, and the JSON that the id is the hash of.
+Thousands of folders take a file system long to make, above all one that is far away. So a trial gets its folder when it
+is begun (or cancelled); then that counts, and the trial's line says nothing any more. Files appear whole, and go with the
+launch after the one that finds all their trials begun.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def add(sweep: str, specs: Mapping[str, str], is_begun: Callable[[str], bool]) -
 
     Args:
         sweep: the sweep's folder.
-        specs: one line of JSON each.
+        specs: a `TrialSpec.line` each.
         is_begun: says whether a trial has a folder with its spec.
     """
     from pathlib import Path

@@ -24,7 +24,7 @@ def note_planned(sweep: Path, specs: Iterable[TrialSpec]) -> None:
     def is_begun(trial: str) -> bool:
         return trial in names and Run(sweep / trial).has_spec
 
-    planned.add(os.fspath(sweep), {spec.trial_id: spec.to_text() for spec in specs}, is_begun)
+    planned.add(os.fspath(sweep), {spec.trial_id: spec.line for spec in specs}, is_begun)
 
 
 def find_runs(root: Path) -> list[Run]:

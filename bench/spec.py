@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,12 +112,13 @@ class TrialSpec:
 
     @functools.cached_property
     def trial_id(self) -> str:
-        """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON.
+        """Sixteen hexadecimal digits of the SHA-256 of `line`."""
+        return hashlib.sha256(self.line.encode()).hexdigest()[:16]
 
-        Optional fields at their defaults are left out of it, so that a field added later renames no old trial.
-        """
-        told = {name: value for name, value in self._json.items() if value != _DEFAULTS[name]}
-        return hashlib.sha256(_CANONICAL.encode(told).encode()).hexdigest()[:16]
+    @functools.cached_property
+    def line(self) -> str:
+        """The canonical JSON; optional fields at their defaults are left out, so that one added later renames no trial."""
+        return _CANONICAL.encode({name: value for name, value in self._values() if value != _DEFAULTS[name]})
 
     @property
     def run_seed(self) -> int:
@@ -126,17 +127,16 @@ class TrialSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Give the spec as plain JSON values; the dictionaries and lists in it are its own, to be left as they are."""
-        return dict(self._json)
+        lists = {name: list(getattr(self, name)) for name in ("test_domains", "metrics", "transfer_to")}
+        return dict(self._values()) | lists
 
     def to_text(self) -> str:
-        """Give the spec as one line of JSON."""
-        return _ONE_LINE.encode(self._json)
+        """Give the spec as one line of JSON with all fields."""
+        return _ONE_LINE.encode(self.to_json())
 
-    @functools.cached_property
-    def _json(self) -> dict[str, Any]:
+    def _values(self) -> Iterator[tuple[str, Any]]:
         # Not asdict, which copies deeply: plans have thousands of specs.
-        value = {name: getattr(self, name) for name in _DEFAULTS}
-        return value | {name: list(value[name]) for name in ("test_domains", "metrics", "transfer_to")}
+        return ((name, getattr(self, name)) for name in _DEFAULTS)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrialSpec:
@@ -162,10 +162,19 @@ _ONE_LINE = json.JSONEncoder(sort_keys=True)
 
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(TrialSpec)} | {
     "options": {},
-    "metrics": [],
-    "transfer_to": [],
 }
-"""Defaults as plain JSON values; MISSING where a field must be given."""
+"""Defaults; MISSING where a field must be given."""
+_OPTIONAL = {name: default for name, default in _DEFAULTS.items() if default is not dataclasses.MISSING}
+
+
+def read_line(line: str) -> dict[str, Any]:
+    """Give the spec that a `TrialSpec.line` tells as plain JSON values, with all fields."""
+    return _OPTIONAL | json.loads(line)
+
+
+def to_text(line: str) -> str:
+    """Turn a `TrialSpec.line` into what `TrialSpec.to_text` gives."""
+    return _ONE_LINE.encode(read_line(line))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ from typing import Any
 from bench import files, places, planned
 from bench.errors import SpecError
 from bench.process import this_process
-from bench.spec import Places, TrialSpec
+from bench.spec import Places, TrialSpec, read_line, to_text
 from bench.states import Busy as Busy
 from bench.states import State as State
 from bench.states import Superseded as Superseded
@@ -86,8 +86,8 @@ class Run:
 
     def begin(self) -> Run:
         """Make the folder of a trial that has only been planned, and not been deleted since."""
-        if not self.has_spec and (text := self._noted()) is not None:
-            self._make(text)
+        if not self.has_spec and (line := self._noted()) is not None:
+            self._make(to_text(line))
         return self
 
     def _make(self, text: str) -> None:
@@ -126,8 +126,8 @@ class Run:
     def spec_json(self) -> dict[str, Any] | None:
         """Give the stored spec as it is, for readers that must cope with other versions; None where there is none."""
         value = files.read_json(self._path("spec.json"))
-        if value is None and not self.has_spec and (text := self._planned or self._noted()) is not None:
-            value = json.loads(text)
+        if value is None and not self.has_spec and (line := self._planned or self._noted()) is not None:
+            value = read_line(line)
         return value if isinstance(value, dict) else None
 
     def _noted(self) -> str | None:

@@ -15,6 +15,9 @@ SNAPSHOT_FILE = "snapshot.txt"
 CODE_FOLDERS = ("bench", "algorithms", "datasets")
 """Folders of a checkout whose files decide results; what sweeps ask for is in each trial's spec."""
 
+_FIELDS_BEFORE_PATH = {"1": 7, "u": 9}
+"""Of a line of `git status --porcelain=v2`, by its kind: a changed file, an unmerged one."""
+
 
 @cache
 def code_version() -> str:
@@ -34,21 +37,31 @@ def current_version() -> str:
         return (PACKAGE / SNAPSHOT_FILE).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         pass
-    commit = _git("rev-parse", "--short=10", "HEAD").strip() if IN_CHECKOUT else ""
+    if not IN_CHECKOUT:
+        return __version__
+    commit, changed = _state()
     if not commit:
         return __version__
-    changed = _changed_files()
     return f"{__version__}+g{commit}{f'-dirty.{_digest(changed)}' if changed else ''}"
 
 
-def _changed_files() -> list[str]:
-    """Find the files of the code folders that are not as in the commit, as paths in the checkout."""
-    status = _git("status", "--porcelain", "--no-renames", "--untracked-files=no", "-z", "--", *CODE_FOLDERS)
-    prefix = _git("rev-parse", "--show-prefix").strip("\n")  # status counts from the repository's top folder
-    tracked = (entry[3:].removeprefix(prefix) for entry in status.split("\0"))
-    patterns = (f":(glob){folder}/**/*.py" for folder in CODE_FOLDERS)
-    untracked = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *patterns).split("\0")
-    return sorted({name for name in (*tracked, *untracked) if name})
+def _state() -> tuple[str, list[str]]:
+    """Give ten digits of the commit and the files of the code folders that are not as in it, as paths in the checkout.
+
+    Of files that git does not know, Python's count. No commit where there is no git.
+    """
+    told = _git("status", "--porcelain=v2", "--branch", "--no-renames", "--untracked-files=all", "-z", "--", *CODE_FOLDERS)
+    commit, names = "", set()
+    for entry in told.split("\0"):
+        kind, _, rest = entry.partition(" ")
+        if entry.startswith("# branch.oid ") and not entry.endswith("(initial)"):
+            commit = entry.split()[-1][:10]
+        elif kind in _FIELDS_BEFORE_PATH:
+            names.add(rest.split(" ", _FIELDS_BEFORE_PATH[kind])[-1])
+        elif kind == "?" and rest.endswith(".py"):
+            names.add(rest)
+    prefix = _git("rev-parse", "--show-prefix").strip("\n") if names else ""  # status counts from the repository's top
+    return commit, sorted(name.removeprefix(prefix) for name in names)
 
 
 def _digest(names: list[str]) -> str:
