@@ -179,9 +179,11 @@ def passes(setting: Setting) -> tuple[float, float]:
     """Time the image tower alone, all in our precision; give the seconds of an image forward and backward, and forward."""
     import torch
 
+    from bench.heap import keep_freed_memory
     from bench.models import load_backbone
     from bench.spec import Places
 
+    keep_freed_memory()  # as a trial does
     backbone = load_backbone(setting.backbone, setting.pretrained, Places())
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[setting.precision]
     size, tower = backbone.image.size, backbone.trainable_visual().to(dtype)
