@@ -131,7 +131,7 @@ class CoOp(Algorithm):
         """Give the frozen features of the batches, from the cache where images are not augmented."""
         if self.values["augmentation"] == "none":
             cached = zip(self._cached_features, minibatches, strict=True)
-            return torch.cat([features[batch.positions] for features, batch in cached])
+            return torch.cat([features[batch.positions_on(features.device)] for features, batch in cached])
         return self.backbone.encode_images(concatenated(minibatches)[0], self.values["precision"])
 
     @cached_property

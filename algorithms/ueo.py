@@ -148,7 +148,7 @@ class UEO(Algorithm):
         """Give the universal entropy of the unlabelled batches; labelled ones are not read."""
         assert unlabeled is not None
         pairs = zip(self._weights, unlabeled, strict=True)
-        weights = torch.cat([weights[batch.positions] for weights, batch in pairs])
+        weights = torch.cat([weights[batch.positions_on(weights.device)] for weights, batch in pairs])
         images = torch.cat([batch.images for batch in unlabeled])
         is_frozen = self.values["parameters"] == "prompt"
         images = self.backbone.encode_images(images, self.values["precision"]) if is_frozen else self.tower(images)

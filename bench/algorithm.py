@@ -30,12 +30,16 @@ class Minibatch(NamedTuple):
     Attributes:
         images: (B, 3, H, W) float32, augmented and normalised.
         labels: (B,) int64 index into the class names; -1 where unlabelled.
-        positions: (B,) int64 position within the view that the batch was drawn from.
+        positions: (B,) int64 position within the view that the batch was drawn from; on the CPU.
     """
 
     images: Tensor
     labels: Tensor
     positions: Tensor
+
+    def positions_on(self, device: torch.device) -> Tensor:
+        """Give the positions on `device`, to index with there: a GPU is not waited for."""
+        return self.positions.to(device, non_blocking=True)
 
 
 class Predictor(NamedTuple):

@@ -169,7 +169,7 @@ _OPTIONAL = {name: default for name, default in _DEFAULTS.items() if default is 
 
 def read_line(line: str) -> dict[str, Any]:
     """Give the spec that a `TrialSpec.line` tells as plain JSON values, with all fields."""
-    return _OPTIONAL | json.loads(line)
+    return {**_OPTIONAL, **json.loads(line)}
 
 
 def to_text(line: str) -> str:

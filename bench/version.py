@@ -50,7 +50,9 @@ def _state() -> tuple[str, list[str]]:
 
     Of files that git does not know, Python's count. No commit where there is no git.
     """
-    told = _git("status", "--porcelain=v2", "--branch", "--no-renames", "--untracked-files=all", "-z", "--", *CODE_FOLDERS)
+    told = _git(
+        "status", "--porcelain=v2", "--branch", "--no-renames", "--untracked-files=all", "-z", "--", *CODE_FOLDERS
+    )
     commit, names = "", set()
     for entry in told.split("\0"):
         kind, _, rest = entry.partition(" ")
