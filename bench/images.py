@@ -167,6 +167,7 @@ class Batches:
     def steps(self, task: Task, start: int, stop: int) -> Iterator[tuple[list[Minibatch], list[Minibatch]]]:
         """Yield (labelled, unlabelled) minibatches of steps `start` to `stop`, drawing one step ahead in a thread."""
         with ThreadPoolExecutor(1) as pool:
+            _use_one_core(pool)
             coming: Future[Any] | None = pool.submit(self._draw_all, task, start) if start < stop else None
             for step in range(start, stop):
                 assert coming is not None
@@ -193,6 +194,16 @@ class Batches:
             Minibatch(part, labels.to(device, non_blocking=True), positions)
             for part, (labels, positions) in zip(parts, drawn, strict=True)
         ]
+
+
+def _use_one_core(pool: ThreadPoolExecutor) -> None:
+    """Keep torch in the only thread of `pool` from asking other cores for help, which the update beside it is using.
+
+    What torch is told holds for the thread that says it, and for others that have not asked for the number before.
+    """
+    threads = pool.submit(torch.get_num_threads).result()
+    pool.submit(torch.set_num_threads, 1).result()
+    torch.set_num_threads(threads)
 
 
 class Normalise:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench import images as bench_images
+from bench.augmentation import augment
 from bench.dataset import Dataset, read_domain
 from bench.errors import BadImage, SpecError
 from bench.images import Batches, ImageStore, read_picture
@@ -165,6 +167,24 @@ def test_steps_do_not_depend_on_where_they_start(store: ImageStore) -> None:
     labelled, unlabeled = whole[0]
     assert len(labelled) == 2 and len(unlabeled) == 1
     assert (unlabeled[0].labels == -1).all() and (labelled[0].labels >= 0).all()
+
+
+def test_batches_are_drawn_by_one_core_beside_the_update(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    drawing = []
+
+    def noting(*arguments: Any) -> torch.Tensor:
+        drawing.append(torch.get_num_threads())
+        return augment(*arguments)
+
+    monkeypatch.setattr(bench_images, "augment", noting)
+    try:
+        for _ in Batches(store, 0, 4, "clipood", torch.device("cpu")).steps(task(view(store, 0)), 0, 2):
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert drawing == [1, 1]
 
 
 def test_labels_and_positions_fit_the_images(store: ImageStore, small_dataset: Dataset) -> None:
