@@ -30,7 +30,7 @@ class Minibatch(NamedTuple):
     Attributes:
         images: (B, 3, H, W) float32, augmented and normalised.
         labels: (B,) int64 index into the class names; -1 where unlabelled.
-        positions: (B,) int64 position within the view that the batch was drawn from; on the CPU.
+        positions: (B,) int64 position within the view that the batch was drawn from; as a trial draws them, on the CPU.
     """
 
     images: Tensor

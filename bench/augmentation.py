@@ -27,6 +27,7 @@ ATTEMPTS = 10
 MOST = 255.999
 """What torchvision multiplies floats of 0..1 by before it cuts them to uint8."""
 LITTLE = 1e-3
+"""Less than the smallest difference of two colours that is none, 1/255."""
 NATIVE_RESIZE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 """Whether torchvision's resize of uint8 images is torch's own, which can then be called with a place for its result."""
 
@@ -90,7 +91,7 @@ def jitter(image: Tensor, draws: np.random.Generator) -> Tensor:
         draws: where the random numbers come from.
 
     Returns:
-        (3, H, W) float32, whole numbers of 0..255, each colour by itself in memory.
+        (3, H, W) float32, whole numbers of 0..255, to be read only: a grey image's colours are one memory.
     """
     factors = draws.uniform(1 - JITTER, 1 + JITTER, size=3).tolist()
     hue = float(draws.uniform(-JITTER, JITTER))
@@ -129,7 +130,7 @@ def turn_hue(colours: Tensor, turn: float) -> None:
     """Turn the hues of `colours` (3, H, W) float32, whole numbers of 0..255, in place by `turn` of the circle (-0.5..0.5).
 
     torchvision's `adjust_hue`, with the same arithmetic, several times as fast: what it selects by masks and tensors of
-    indices is multiplied by 0 or 1 here, and what it guards against division by 0 is bounded by less than 1/255.
+    indices is multiplied by 0 or 1 here, and divisors are at least `LITTLE`.
     """
     red, green, blue = colours.mul_(1 / 255)
     value = torch.maximum(red, green).maximum(blue)

@@ -21,7 +21,7 @@ def keep_freed_memory(environ: Mapping[str, str] = os.environ) -> bool:
     """Let this process keep memory that it frees, for its next request, as long as it lives; numbers do not change.
 
     Returns:
-        Whether it is so: not without glibc, nor where the user's environment says itself what malloc should do.
+        Whether glibc took it: not where there is none, nor where the user's environment says what malloc should do.
     """
     if any(name in environ for name in _USERS_OWN) or "glibc.malloc" in environ.get("GLIBC_TUNABLES", ""):
         return False

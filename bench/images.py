@@ -167,7 +167,8 @@ class Batches:
     def steps(self, task: Task, start: int, stop: int) -> Iterator[tuple[list[Minibatch], list[Minibatch]]]:
         """Yield (labelled, unlabelled) minibatches of steps `start` to `stop`, drawing one step ahead in a thread."""
         with ThreadPoolExecutor(1) as pool:
-            _use_one_core(pool)
+            if self.normalise.device.type == "cpu":
+                _use_one_core(pool)
             coming: Future[Any] | None = pool.submit(self._draw_all, task, start) if start < stop else None
             for step in range(start, stop):
                 assert coming is not None
@@ -201,7 +202,8 @@ def _use_one_core(pool: ThreadPoolExecutor) -> None:
 
     What torch is told holds for the thread that says it, and for others that have not asked for the number before.
     """
-    threads = pool.submit(torch.get_num_threads).result()
+    threads = torch.get_num_threads()
+    pool.submit(torch.get_num_threads).result()  # else its first work would set it to what was told last
     pool.submit(torch.set_num_threads, 1).result()
     torch.set_num_threads(threads)
 

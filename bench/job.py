@@ -113,10 +113,11 @@ class _Job:
             member.attempt.beat(0, spec.steps, doing="starting", force=True)
         if self._threads:
             torch.set_num_threads(self._threads)
-        keep_freed_memory()
         chosen = torch.device(self._device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if chosen.type == "cuda":
             _make_cuda_repeatable()
+        else:
+            keep_freed_memory()
         return train.build(spec, places, chosen, pulse)
 
     def _over(self, member: Member, error: Exception | None) -> None:

@@ -1,6 +1,6 @@
 """Trials that are planned and that nobody has begun: their specs, in one file a launch instead of a folder each.
 
-`results/<sweep>/.planned/<digest>.specs` holds a line a trial: its id, a space, and the JSON that the id is the hash of.
+`results/<sweep>/.planned/<digest>.specs` holds a line a trial: its id, a space, and its `TrialSpec.line`.
 Thousands of folders take a file system long to make, above all one that is far away. So a trial gets its folder when it
 is begun (or cancelled); then that counts, and the trial's line says nothing any more. Files appear whole, and go with the
 launch after the one that finds all their trials begun.

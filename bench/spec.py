@@ -164,12 +164,12 @@ _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.
     "options": {},
 }
 """Defaults; MISSING where a field must be given."""
-_OPTIONAL = {name: default for name, default in _DEFAULTS.items() if default is not dataclasses.MISSING}
+_OPTIONAL = json.dumps({name: each for name, each in _DEFAULTS.items() if each is not dataclasses.MISSING})
 
 
 def read_line(line: str) -> dict[str, Any]:
     """Give the spec that a `TrialSpec.line` tells as plain JSON values, with all fields."""
-    return {**_OPTIONAL, **json.loads(line)}
+    return {**json.loads(_OPTIONAL), **json.loads(line)}
 
 
 def to_text(line: str) -> str:

@@ -48,11 +48,15 @@ def current_version() -> str:
 def _state() -> tuple[str, list[str]]:
     """Give ten digits of the commit and the files of the code folders that are not as in it, as paths in the checkout.
 
-    Of files that git does not know, Python's count. No commit where there is no git.
+    Untracked files count if they are Python's. No commit where there is no git; one that cannot tell (an old one, or one
+    that took too long) counts as of no changes.
     """
     told = _git(
-        "status", "--porcelain=v2", "--branch", "--no-renames", "--untracked-files=all", "-z", "--", *CODE_FOLDERS
+        *("status", "--porcelain=v2", "-z", "--branch", "--no-ahead-behind", "--no-renames"),
+        *("--untracked-files=all", "--ignore-submodules=untracked", "--", *CODE_FOLDERS),
     )
+    if not told:
+        return _git("rev-parse", "--short=10", "HEAD").strip(), []
     commit, names = "", set()
     for entry in told.split("\0"):
         kind, _, rest = entry.partition(" ")

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from bench import loop, train
 from bench.algorithm import Algorithm, Minibatch, Setup
+from bench.heap import keep_freed_memory
 from bench.hparams import resolve
 from bench.models import load_backbone
 from bench.registry import algorithms
@@ -198,10 +199,14 @@ def _harness(backbone: str, batch: int, n_steps: int) -> Row:
 
         trial.algorithm.update = timed
         drawing = []
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as a trial draws them
         for step in range(min(n_steps, 10)):
             began = time.perf_counter()
             trial.batches._draw_all(trial.task, step)
             drawing.append(time.perf_counter() - began)
+        torch.set_num_threads(threads)
+        keep_freed_memory()
         loop.run(trial, run_folder.claim(), lambda: False)
     marks = marks[1:]  # the first one warms up
     between = tuple(after[0] - before[1] for before, after in itertools.pairwise(marks))

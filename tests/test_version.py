@@ -99,6 +99,43 @@ def test_different_changes_have_different_digits_and_equal_ones_equal(checkout: 
     assert "dirty" not in version(checkout)
 
 
+def rename(checkout: Path) -> None:
+    git(checkout, "mv", "algorithms/erm.py", "algorithms/another name.py")
+
+
+def take_out(checkout: Path) -> None:
+    git(checkout, "rm", "-q", "--cached", "algorithms/erm.py")
+
+
+def leave_unmerged(checkout: Path) -> None:
+    for branch in ("left", "right"):
+        git(checkout, "checkout", "-q", "-b", branch, "HEAD" if branch == "left" else "HEAD~1")
+        (checkout / "algorithms/erm.py").write_text(f"# {branch}\n")
+        git(checkout, "commit", "-q", "-a", "-m", branch)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(checkout, "merge", "-q", "left")
+
+
+@pytest.mark.parametrize("change", [rename, take_out, leave_unmerged])
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_whatever_git_calls_a_change_its_content_counts(
+    checkout: Path, change: Callable[[Path], None], is_inside: bool
+) -> None:
+    if is_inside:
+        larger = checkout.parent / "larger"
+        larger.mkdir()
+        shutil.rmtree(checkout / ".git")
+        checkout = checkout.rename(larger / "checkout")
+        commit(larger)
+    change(checkout)
+    seen = set()
+    for content in ("# a\n", "# b\n"):
+        for path in (checkout / "algorithms").iterdir():
+            path.write_text(content)
+        seen.add(version(checkout))
+    assert len(seen) == 2 and all("-dirty." in each for each in seen)
+
+
 def test_a_checkout_inside_a_larger_repository_sees_its_own_changes(checkout: Path) -> None:
     shutil.rmtree(checkout / ".git")
     commit(checkout.parent)
