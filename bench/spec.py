@@ -172,7 +172,7 @@ def read_line(line: str) -> dict[str, Any]:
     return {**json.loads(_OPTIONAL), **json.loads(line)}
 
 
-def to_text(line: str) -> str:
+def whole_text(line: str) -> str:
     """Turn a `TrialSpec.line` into what `TrialSpec.to_text` gives."""
     return _ONE_LINE.encode(read_line(line))
 

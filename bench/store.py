@@ -40,7 +40,7 @@ from typing import Any
 from bench import files, places, planned
 from bench.errors import SpecError
 from bench.process import this_process
-from bench.spec import Places, TrialSpec, read_line, to_text
+from bench.spec import Places, TrialSpec, read_line, whole_text
 from bench.states import Busy as Busy
 from bench.states import State as State
 from bench.states import Superseded as Superseded
@@ -87,7 +87,7 @@ class Run:
     def begin(self) -> Run:
         """Make the folder of a trial that has only been planned, and not been deleted since."""
         if not self.has_spec and (line := self._noted()) is not None:
-            self._make(to_text(line))
+            self._make(whole_text(line))
         return self
 
     def _make(self, text: str) -> None:

@@ -39,13 +39,13 @@ def current_version() -> str:
         pass
     if not IN_CHECKOUT:
         return __version__
-    commit, changed = _state()
+    commit, changed = _commit_and_changes()
     if not commit:
         return __version__
     return f"{__version__}+g{commit}{f'-dirty.{_digest(changed)}' if changed else ''}"
 
 
-def _state() -> tuple[str, list[str]]:
+def _commit_and_changes() -> tuple[str, list[str]]:
     """Give ten digits of the commit and the files of the code folders that are not as in it, as paths in the checkout.
 
     Untracked files count if they are Python's. No commit where there is no git; one that cannot tell (an old one, or one

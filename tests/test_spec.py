@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import SpecError
-from bench.spec import Places, TrialSpec, read_line, to_text
+from bench.spec import Places, TrialSpec, read_line, whole_text
 
 BASE: dict[str, object] = {
     "protocol": "leave_one_domain_out",
@@ -69,7 +69,7 @@ specs = st.builds(
 def test_spec_survives_json(made: TrialSpec) -> None:
     again = TrialSpec.from_json(json.loads(json.dumps(made.to_json())))
     assert again == made and again.trial_id == made.trial_id
-    assert read_line(made.line) == made.to_json() and to_text(made.line) == made.to_text()
+    assert read_line(made.line) == made.to_json() and whole_text(made.line) == made.to_text()
 
 
 @given(specs, st.randoms(use_true_random=False))
