@@ -182,10 +182,10 @@ class Batches:
         drawn = [self.draw(view, step) for view in task.train]
         drawn += [self.draw(view, step, labelled=False) for view in task.unlabeled]
         images = torch.cat([images for images, _, _ in drawn])
-        wanted = [(labels, positions) for _, labels, positions in drawn]
+        pairs = [(labels, positions) for _, labels, positions in drawn]
         if self.normalise.device.type == "cuda":  # else the copies to the device wait
-            return images.pin_memory(), [(labels.pin_memory(), positions.pin_memory()) for labels, positions in wanted]
-        return images, wanted
+            return images.pin_memory(), [(labels.pin_memory(), positions.pin_memory()) for labels, positions in pairs]
+        return images, pairs
 
     def _place(self, images: Tensor, drawn: list[tuple[Tensor, Tensor]]) -> list[Minibatch]:
         """Normalise all images at once on the device."""
