@@ -108,6 +108,7 @@ class Backbone:
         Raises:
             SpecError: its text tower is not of a kind that is supported.
         """
+        from bench.depthwise import train_small_maps_fast
         from bench.text_tower import text_tower
         from bench.vision_tower import vision_tower
 
@@ -124,6 +125,7 @@ class Backbone:
         self.text = text_tower(model).eval().requires_grad_(False)
         if sum(isinstance(module, torch.nn.Conv2d) for module in self.visual.modules()) > 1:
             self.visual.to(memory_format=torch.channels_last)  # pays for CNNs; a ViT has the patch convolution alone
+            train_small_maps_fast(self.visual)
 
     def to(self, device: torch.device) -> Backbone:
         """Move both towers."""

@@ -69,13 +69,14 @@ def featurizer(name: str) -> Any:
 
     from bench.models import load_backbone
     from bench.spec import Places
+    from perf.published import as_published
 
     backbone = load_backbone(name, "embedded" if name == "tiny" else "random", Places())
 
     class Tower(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.tower = backbone.trainable_visual()
+            self.tower = as_published(backbone.trainable_visual())
             mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
             own_mean, own_std = (torch.tensor(each).view(3, 1, 1) for each in (backbone.image.mean, backbone.image.std))
             self.factor, self.offset = std / own_std, (mean - own_mean) / own_std

@@ -20,10 +20,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.depthwise import DepthwiseConv2d
+
 MARGIN = 0.3
 LR, WEIGHT_DECAY = 5e-6, 0.1
 SHARE = 0.01
 """Share of an iterate in the average; its value changes nothing in the cost."""
+
+
+def as_published(tower: nn.Module) -> nn.Module:
+    """Copy a tower of a backbone of ours as open_clip makes it: without what ours does to it for speed."""
+    plain = copy.deepcopy(tower).to(memory_format=torch.contiguous_format)
+    for module in plain.modules():
+        if type(module) is DepthwiseConv2d:
+            module.__class__ = nn.Conv2d
+    return plain
 
 
 class ClipoodLoop:
@@ -31,7 +42,7 @@ class ClipoodLoop:
 
     def __init__(self, tower: nn.Module, text: Tensor, images: Tensor, labels: Tensor, scale: float) -> None:
         """Train a copy of `tower` on one batch, over and over."""
-        self.tower = copy.deepcopy(tower).to(memory_format=torch.contiguous_format).requires_grad_(True).eval()
+        self.tower = as_published(tower).requires_grad_(True).eval()
         self.average = copy.deepcopy(self.tower).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.tower.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
         self.text, self.images, self.labels, self.scale = text, images.contiguous(), labels, scale
@@ -70,7 +81,7 @@ def clipood_checkout(
     empty = {name: types.ModuleType(name) for name in ("converter_dassl", "converter_domainbed")}
     with _modules(folder, {"clip": clip, "torch.utils.tensorboard": board, **empty}, ("engine", "utils")):
         engine: Any = importlib.import_module("engine")
-    trained = copy.deepcopy(tower).to(memory_format=torch.contiguous_format).requires_grad_(True).eval()
+    trained = as_published(tower).requires_grad_(True).eval()
     average = engine.GeneralMovingAverage(trained, lambda step: 1.0)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10_000)

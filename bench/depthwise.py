@@ -1,0 +1,82 @@
+"""Depthwise convolutions on feature maps that are smaller than their kernel, as an EfficientNet's last blocks have them.
+
+For these oneDNN, which convolves for torch on a CPU, knows no direct way to the weights' gradient: it multiplies matrices
+channel by channel, which takes many times as long as all else that the convolution does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution with stride 1 that trains fast on small maps; same parameters, same function."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve (B, C, H, W); the result and the input's gradient are torch's to the bit."""
+        if not self._pays(input):
+            return super().forward(input)
+        convolved = functional.conv2d(input, self.weight.detach(), padding=self.padding, groups=self.groups)
+        result: Tensor = _GradientOfWeight.apply(convolved, input, self.weight, self.padding)
+        return result
+
+    def _pays(self, images: Tensor) -> bool:
+        return (
+            torch.is_grad_enabled()
+            and self.weight.requires_grad
+            and images.device.type == "cpu"
+            and images.dtype == self.weight.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and any(side < size for side, size in zip(images.shape[2:], self.kernel_size))
+        )
+
+
+class _GradientOfWeight(torch.autograd.Function):
+    """Hand on what was convolved with fixed weights, and give the weights their gradient on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, convolved: Tensor, images: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(images)
+        ctx.kernel, ctx.padding = weight.shape[2:], padding
+        return convolved.view_as(convolved)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor, None]:
+        (images,) = ctx.saved_tensors
+        return gradient, None, _gradient_of_weight(images, gradient, ctx.kernel, ctx.padding), None
+
+
+def _gradient_of_weight(images: Tensor, gradient: Tensor, kernel: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    """Give (C, 1, *kernel): for each place of the kernel the products of the gradient and what it lay over, summed."""
+    high, wide = padding
+    padded = functional.pad(images, (wide, wide, high, high)).permute(0, 2, 3, 1)
+    gradient = gradient.permute(0, 2, 3, 1)
+    rows, columns = gradient.shape[1:3]
+    sums = [
+        (padded[:, y : y + rows, x : x + columns] * gradient).sum(dim=(0, 1, 2))
+        for y in range(kernel[0])
+        for x in range(kernel[1])
+    ]
+    return torch.stack(sums, dim=1).view(-1, 1, *kernel)
+
+
+def train_small_maps_fast(tower: nn.Module) -> nn.Module:
+    """Make the plain depthwise convolutions of a tower `DepthwiseConv2d`, in place; give it back."""
+    for module in tower.modules():
+        if type(module) is nn.Conv2d and _is_known(module):
+            module.__class__ = DepthwiseConv2d
+    return tower
+
+
+def _is_known(convolution: nn.Conv2d) -> bool:
+    return (
+        1 < convolution.groups == convolution.in_channels == convolution.out_channels
+        and convolution.bias is None
+        and convolution.padding_mode == "zeros"
+        and not isinstance(convolution.padding, str)
+        and convolution.stride == convolution.dilation == (1, 1)
+    )
