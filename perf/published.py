@@ -30,11 +30,15 @@ SHARE = 0.01
 
 def as_published(tower: nn.Module) -> nn.Module:
     """Copy a tower of a backbone of ours as open_clip makes it: without what ours does to it for speed."""
-    plain = copy.deepcopy(tower).to(memory_format=torch.contiguous_format)
-    for module in plain.modules():
+    return without_depthwise(copy.deepcopy(tower).to(memory_format=torch.contiguous_format))
+
+
+def without_depthwise(tower: nn.Module) -> nn.Module:
+    """Put torch's convolutions back into a tower, in place; give it back."""
+    for module in tower.modules():
         if type(module) is DepthwiseConv2d:
             module.__class__ = nn.Conv2d
-    return plain
+    return tower
 
 
 class ClipoodLoop:

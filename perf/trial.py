@@ -3,9 +3,10 @@
 Both train ERM with a random linear head on the image tower of a backbone, with DomainBed's recipe (Adam 5e-5, 32 images a
 domain, its augmentation), on the same images and splits, 50 updates with an evaluation every 25. With `--data-dir` the
 images are PACS's. DomainBed's loader makes 224 px images, as it always does, and its `Featurizer` is replaced by the tower
-as open_clip makes it (for `tiny` behind a resize to 96 px), in fp32. Ours has `tiny` in fp32 and a small ViT in bf16. It is the second trial of a
-sweep: images are decoded and the frozen tower's features known; the note says what the first one took. The limit of a
-whole trial is its forward and backward passes alone, that of the first update is importing torch, torchvision and open_clip.
+as open_clip makes it (for `tiny` behind a resize to 96 px), in fp32. Ours has `tiny` in fp32 and a small ViT in bf16. It
+is the second trial of a sweep: images are decoded and the frozen tower's features known; the note says what the first one
+took. The limit of a whole trial is its forward and backward passes alone, that of the first update is importing torch,
+torchvision and open_clip.
 """
 
 from __future__ import annotations
