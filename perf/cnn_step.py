@@ -34,7 +34,7 @@ OTHERS = (
     Way("keeping freed memory", "heap"),
     Way("gradients of depthwise convolutions on small maps", "depthwise"),
     Way("channels last", "layout"),
-    Way("nothing but these: against huge pages besides", "", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
+    Way("no huge pages besides", "", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
 )
 
 
