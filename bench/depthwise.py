@@ -20,8 +20,7 @@ class DepthwiseConv2d(nn.Conv2d):
         """Convolve (B, C, H, W); the result and the input's gradient are torch's to the bit."""
         if not self._pays(input):
             return super().forward(input)
-        convolved = functional.conv2d(input, self.weight.detach(), padding=self.padding, groups=self.groups)
-        result: Tensor = _GradientOfWeight.apply(convolved, input, self.weight, self.padding)
+        result: Tensor = _Convolution.apply(input, self.weight, self.padding)
         return result
 
     def _pays(self, images: Tensor) -> bool:
@@ -35,19 +34,32 @@ class DepthwiseConv2d(nn.Conv2d):
         )
 
 
-class _GradientOfWeight(torch.autograd.Function):
-    """Hand on what was convolved with fixed weights, and give the weights their gradient on the way back."""
+class _Convolution(torch.autograd.Function):
+    """torch's convolution with another way to the weights' gradient; it can be differentiated again, as IGA needs."""
 
     @staticmethod
-    def forward(ctx: Any, convolved: Tensor, images: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(images)
-        ctx.kernel, ctx.padding = weight.shape[2:], padding
-        return convolved.view_as(convolved)
+    def forward(ctx: Any, images: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.padding = padding
+        return functional.conv2d(images, weight, padding=padding, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor, None]:
-        (images,) = ctx.saved_tensors
-        return gradient, None, _gradient_of_weight(images, gradient, ctx.kernel, ctx.padding), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        images, weight = ctx.saved_tensors
+        of_images = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_images = _gradient_of_images(images, weight, gradient, ctx.padding)
+        if ctx.needs_input_grad[1]:
+            of_weight = _gradient_of_weight(images, gradient, weight.shape[2:], ctx.padding)
+        return of_images, of_weight, None
+
+
+def _gradient_of_images(images: Tensor, weight: Tensor, gradient: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Give what autograd gives; `torch.nn.grad.conv2d_input` would not know how the images lie in memory."""
+    found: Tensor = torch.ops.aten.convolution_backward(
+        gradient, images, weight, None, (1, 1), padding, (1, 1), False, (0, 0), len(weight), (True, False, False)
+    )[0]
+    return found
 
 
 def _gradient_of_weight(images: Tensor, gradient: Tensor, kernel: tuple[int, int], padding: tuple[int, int]) -> Tensor:

@@ -61,6 +61,31 @@ def test_gradient_is_as_near_to_the_exact_one_as_torchs() -> None:
     assert (found - exact).abs().max() <= 2 * (theirs - exact).abs().max()
 
 
+def test_gradients_of_gradients_are_torchs() -> None:
+    plain, ours = pair(6, (5, 5), (2, 2))
+    images, found = torch.randn(3, 6, 3, 3), []
+    for module in (plain, ours):
+        given = images.clone().requires_grad_()
+        loss = (
+            module(module(given).tanh()).square().sum()
+        )  # the inner one's gradient follows from the outer one's weights
+        penalty = sum(
+            each.square().sum() for each in torch.autograd.grad(loss, (given, module.weight), create_graph=True)
+        )
+        found.append(torch.autograd.grad(penalty, (given, module.weight)))  # type: ignore[arg-type]
+    for theirs, mine in zip(*found):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("frozen", ["images", "weight"])
+def test_what_needs_no_gradient_gets_none(frozen: str) -> None:
+    _, ours = pair(6, (5, 5), (2, 2))
+    images = torch.randn(3, 6, 3, 3, requires_grad=frozen != "images")
+    ours.requires_grad_(frozen != "weight")
+    ours(images).sum().backward()
+    assert (images.grad is None, ours.weight.grad is None) == (frozen == "images", frozen == "weight")
+
+
 def test_larger_maps_and_fixed_weights_are_torchs_to_the_bit() -> None:
     plain, ours = pair(16, (3, 3), (1, 1))
     images = torch.randn(8, 16, 6, 6).contiguous(memory_format=torch.channels_last)
