@@ -15,7 +15,7 @@ import pytest
 from bench.runs import find_runs
 
 ROOT = Path(__file__).resolve().parents[1]
-KILLS = 5
+KILLS = 3
 
 
 def command(small_images: Path, tmp_path: Path, name: str) -> list[str]:
