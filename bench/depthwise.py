@@ -39,12 +39,14 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+        """Convolve (B, C, H, W) with (C, 1, h, w)."""
         ctx.save_for_backward(images, weight)
         ctx.padding = padding
         return functional.conv2d(images, weight, padding=padding, groups=len(weight))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Give the gradients of the images and of the weights, where they are asked for."""
         images, weight = ctx.saved_tensors
         of_images = of_weight = None
         if ctx.needs_input_grad[0]:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from perf.measure import ROOT, Options, Row, ratios, run
 
@@ -27,6 +28,14 @@ class Way:
     what: str
     plain: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+
+
+class Measured(NamedTuple):
+    """What a process says: seconds of its first step and of a later one, and its peak memory."""
+
+    first: float
+    later: float
+    peak_mb: float
 
 
 ALL = Way("all of them")
@@ -45,31 +54,31 @@ def rows(options: Options) -> Iterator[Row]:
         for _ in range(options.rounds):
             ours.append(_measured(ALL))
             theirs.append(_measured(way))
-        first, others_first = (statistics.median(side[0] for side in sides) for sides in (ours, theirs))
-        seconds, others_seconds = (tuple(side[1] for side in sides) for sides in (ours, theirs))
+        seconds, others_seconds = (tuple(each.later for each in side) for side in (ours, theirs))
+        first, others_first = (statistics.median(each.first for each in side) for side in (ours, theirs))
+        peak, others_peak = (statistics.median(each.peak_mb for each in side) for side in (ours, theirs))
         yield Row(
             what=way.what,
-            against="a step without it" if way.plain else "a step with it",
+            against="a step without it" if way.plain else "a step with them",
             ratios=ratios(seconds, others_seconds),
             ours=seconds,
             theirs=others_seconds,
-            peak_mb=statistics.median(side[2] for side in ours),
+            peak_mb=peak,
             note=f"the first step {first:.2f} s, the other way {others_first:.2f} s; "
-            f"peak memory the other way {statistics.median(side[2] for side in theirs):.0f} MB",
+            f"peak memory the other way {others_peak:.0f} MB",
         )
 
 
-def _measured(way: Way) -> tuple[float, float, float]:
-    """Give the seconds of the first step, of a later one, and the peak memory in MB, in a process of its own."""
+def _measured(way: Way) -> Measured:
+    """Train in a process of its own."""
     command = [sys.executable, "-m", "perf.cnn_step", "--child", way.plain]
     environment = {**os.environ, **way.environment}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    first, later, peak = json.loads(done.stdout.splitlines()[-1])
-    return first, later, peak
+    return Measured(*json.loads(done.stdout.splitlines()[-1]))
 
 
 def child(plain: str) -> None:
-    """Be the process: train, and print the seconds of the first step and of a later one, and the peak memory in MB."""
+    """Be the process: train, and print what is `Measured`."""
     import torch
 
     from bench.heap import keep_freed_memory
@@ -92,7 +101,7 @@ def child(plain: str) -> None:
         tower.zero_grad()
         tower(images).sum().backward()
         seconds.append(time.perf_counter() - began)
-    print(json.dumps([seconds[0], statistics.median(seconds[2:]), own_peak_mb()]))
+    print(json.dumps(Measured(seconds[0], statistics.median(seconds[2:]), own_peak_mb())))
 
 
 def main(arguments: Sequence[str]) -> None:
